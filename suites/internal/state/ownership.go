@@ -1,0 +1,136 @@
+package state
+
+import (
+	"fmt"
+	"sort"
+	"strings"
+
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/types"
+)
+
+// The labels by which a Kustomization marks what it applied.
+const (
+	kustomizationName      = "kustomize.toolkit.fluxcd.io/name"
+	kustomizationNamespace = "kustomize.toolkit.fluxcd.io/namespace"
+)
+
+// Ownership is what is known of the owner of one object.
+type Ownership struct {
+	// Kind, Namespace and Name of the object.
+	Kind, Namespace, Name string
+	// Owner is the tenant, «platform», «kubernetes», or empty when unknown.
+	Owner string
+	// Problem says what is wrong with it; empty when the owner is certain.
+	Problem string
+}
+
+// String is the form in which failures show an object.
+func (o Ownership) String() string {
+	text := fmt.Sprintf("%s %s/%s", o.Kind, o.Namespace, o.Name)
+	if o.Problem != "" {
+		text += ": " + o.Problem
+	}
+	return text
+}
+
+// OwnersInput is what Owners concludes from.
+type OwnersInput struct {
+	// Objects of the shared namespace, all kinds.
+	Objects []*unstructured.Unstructured
+	// Inventories lists, for each Kustomization (namespace/name), the objects that
+	// it says it applied, as namespace_name_group_kind.
+	Inventories map[string][]string
+	// Tenants maps a tenant's Kustomization (namespace/name) to the tenant.
+	Tenants map[string]string
+	// TenantLabel is the label that names the tenant on its objects.
+	TenantLabel string
+}
+
+// Owners finds the owner of every object: by the inventory that lists it, the
+// labels that it carries, and, for what controllers made, the object that owns
+// it. Where they disagree, or none speaks, the object has a Problem.
+func Owners(in OwnersInput) []Ownership {
+	listed := map[string][]string{}
+	for kustomization, ids := range in.Inventories {
+		for _, id := range ids {
+			listed[id] = append(listed[id], kustomization)
+		}
+	}
+	byUID := map[types.UID]*unstructured.Unstructured{}
+	for _, object := range in.Objects {
+		byUID[object.GetUID()] = object
+	}
+	out := make([]Ownership, 0, len(in.Objects))
+	for _, object := range in.Objects {
+		owner, problem := ownerOf(in, listed, byUID, object, 0)
+		out = append(out, Ownership{
+			Kind: object.GetKind(), Namespace: object.GetNamespace(), Name: object.GetName(), Owner: owner, Problem: problem,
+		})
+	}
+	sort.Slice(out, func(i, j int) bool { return out[i].String() < out[j].String() })
+	return out
+}
+
+// InventoryID is the form in which a Kustomization's inventory names an object.
+func InventoryID(object *unstructured.Unstructured) string {
+	name := strings.ReplaceAll(object.GetName(), ":", "__")
+	return strings.Join([]string{object.GetNamespace(), name, object.GroupVersionKind().Group, object.GetKind()}, "_")
+}
+
+func ownerOf(in OwnersInput, listed map[string][]string, byUID map[types.UID]*unstructured.Unstructured, object *unstructured.Unstructured, depth int) (owner, problem string) {
+	labels := object.GetLabels()
+	inventories := listed[InventoryID(object)]
+	sort.Strings(inventories)
+	if len(inventories) > 1 {
+		return "", "listed by the inventories of " + strings.Join(inventories, " and ")
+	}
+	if len(inventories) == 1 {
+		kustomization := inventories[0]
+		if by := labels[kustomizationNamespace] + "/" + labels[kustomizationName]; by != kustomization {
+			return "", fmt.Sprintf("the inventory of %s lists it, its labels name %s", kustomization, by)
+		}
+		tenant, ok := in.Tenants[kustomization]
+		if !ok {
+			tenant = "platform"
+		}
+		if label := labels[in.TenantLabel]; ok && label != tenant {
+			return "", fmt.Sprintf("%s of tenant %s applied it, its label %s is %q", kustomization, tenant, in.TenantLabel, label)
+		}
+		return tenant, ""
+	}
+	for _, reference := range object.GetOwnerReferences() {
+		parent, known := byUID[reference.UID]
+		if !known {
+			return "", fmt.Sprintf("its owner %s %s does not exist", reference.Kind, reference.Name)
+		}
+		if depth > 8 {
+			return "", "its owner references go in a circle"
+		}
+		return ownerOf(in, listed, byUID, parent, depth+1)
+	}
+	if kubernetesOwn(object) {
+		return "kubernetes", ""
+	}
+	if name := labels[kustomizationName]; name != "" {
+		return "", fmt.Sprintf("its labels name %s/%s, whose inventory does not list it", labels[kustomizationNamespace], name)
+	}
+	return "", "no inventory, label or owner reference names its owner"
+}
+
+// kubernetesOwn says whether Kubernetes itself puts this object into every
+// namespace, or keeps it as a record of what happened there.
+func kubernetesOwn(object *unstructured.Unstructured) bool {
+	switch object.GetKind() {
+	case "ConfigMap":
+		return object.GetName() == "kube-root-ca.crt"
+	case "ServiceAccount":
+		return object.GetName() == "default"
+	case "Event", "PolicyReport", "Report":
+		return true
+	case "Endpoints":
+		// The controller that mirrors a Service's slices gives them no owner.
+		return object.GetLabels()["endpoints.kubernetes.io/managed-by"] == "endpoint-controller"
+	}
+	return false
+}

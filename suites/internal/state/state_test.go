@@ -1,0 +1,203 @@
+package state_test
+
+import (
+	"testing"
+
+	. "github.com/onsi/gomega"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/yaml"
+
+	"github.com/your-org/flux-platform-conformance/suites/internal/state"
+)
+
+const tenantLabel = "toolkit.fluxcd.io/tenant"
+
+func parse(t *testing.T, text string) *unstructured.Unstructured {
+	t.Helper()
+	out := &unstructured.Unstructured{}
+	if err := yaml.Unmarshal([]byte(text), &out.Object); err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+func TestCompareSeesEachKindOfDifference(t *testing.T) {
+	declared := `
+spec:
+  replicas: 2
+  image: app:1
+  limits: {memory: 1Gi, cpu: 500m}
+  args: [a, b]
+  containers: [{name: app, image: app:1}, {name: side, image: side:1}]
+`
+	for _, row := range []struct{ name, live, want string }{
+		{"what the server defaulted is no difference", `
+spec:
+  replicas: 2
+  image: app:1
+  limits: {memory: 1024Mi, cpu: "0.5"}
+  args: [a, b]
+  policy: Always
+  containers: [{name: side, image: side:1}, {name: app, image: app:1, pull: Always}]
+`, ""},
+		{"another scalar", `
+spec:
+  replicas: 3
+  image: app:1
+  limits: {memory: 1Gi, cpu: 500m}
+  args: [a, b]
+  containers: [{name: app, image: app:1}, {name: side, image: side:1}]
+`, "spec.replicas: declared 2, found 3"},
+		{"a missing field", `
+spec:
+  replicas: 2
+  limits: {memory: 1Gi, cpu: 500m}
+  args: [a, b]
+  containers: [{name: app, image: app:1}, {name: side, image: side:1}]
+`, `spec.image: declared "app:1", found absent`},
+		{"another amount", `
+spec:
+  replicas: 2
+  image: app:1
+  limits: {memory: 2Gi, cpu: 500m}
+  args: [a, b]
+  containers: [{name: app, image: app:1}, {name: side, image: side:1}]
+`, `spec.limits.memory: declared "1Gi", found "2Gi"`},
+		{"a missing item", `
+spec:
+  replicas: 2
+  image: app:1
+  limits: {memory: 1Gi, cpu: 500m}
+  args: [a]
+  containers: [{name: app, image: app:1}, {name: side, image: side:1}]
+`, `spec.args[1]: declared "b", found absent`},
+		{"an item too many", `
+spec:
+  replicas: 2
+  image: app:1
+  limits: {memory: 1Gi, cpu: 500m}
+  args: [a, b]
+  containers: [{name: app, image: app:1}, {name: side, image: side:1}, {name: injected, image: x}]
+`, "spec.containers: declared 2 items, found 3 items"},
+		{"a named item in another place with another image", `
+spec:
+  replicas: 2
+  image: app:1
+  limits: {memory: 1Gi, cpu: 500m}
+  args: [a, b]
+  containers: [{name: side, image: side:2}, {name: app, image: app:1}]
+`, `spec.containers[name=side].image: declared "side:1", found "side:2"`},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			g := NewWithT(t)
+			differences := state.Compare(parse(t, declared).Object, parse(t, row.live).Object)
+			if row.want == "" {
+				g.Expect(differences).To(BeEmpty())
+				return
+			}
+			g.Expect(differences).To(HaveLen(1))
+			g.Expect(differences[0].String()).To(Equal(row.want))
+		})
+	}
+}
+
+func object(kind, name, uid string, labels map[string]string, owner types.UID) *unstructured.Unstructured {
+	out := &unstructured.Unstructured{Object: map[string]any{"apiVersion": "v1", "kind": kind}}
+	out.SetNamespace("apps")
+	out.SetName(name)
+	out.SetUID(types.UID(uid))
+	out.SetLabels(labels)
+	if owner != "" {
+		refs := []any{map[string]any{"apiVersion": "v1", "kind": "Owner", "name": "parent", "uid": string(owner)}}
+		if err := unstructured.SetNestedSlice(out.Object, refs, "metadata", "ownerReferences"); err != nil {
+			panic(err)
+		}
+	}
+	return out
+}
+
+func applied(by, tenant string) map[string]string {
+	return map[string]string{
+		"kustomize.toolkit.fluxcd.io/namespace": by, "kustomize.toolkit.fluxcd.io/name": by, tenantLabel: tenant,
+	}
+}
+
+func TestOwners(t *testing.T) {
+	beetle := object("ConfigMap", "dev-beetle-config", "1", applied("beetle", "beetle"), "")
+	for _, row := range []struct {
+		name        string
+		object      *unstructured.Unstructured
+		inventories map[string][]string
+		owner       string
+		problem     string
+	}{
+		{"one inventory and its labels agree", beetle, map[string][]string{"beetle/beetle": {state.InventoryID(beetle)}}, "beetle", ""},
+		{
+			"two inventories list it", beetle,
+			map[string][]string{"beetle/beetle": {state.InventoryID(beetle)}, "sonar/sonar": {state.InventoryID(beetle)}},
+			"", "listed by the inventories of beetle/beetle and sonar/sonar",
+		},
+		{
+			"the labels name another", object("ConfigMap", "x", "1", applied("sonar", "beetle"), ""),
+			map[string][]string{"beetle/beetle": {"apps_x__ConfigMap"}},
+			"", "the inventory of beetle/beetle lists it, its labels name sonar/sonar",
+		},
+		{
+			"the tenant label lies", object("ConfigMap", "x", "1", applied("beetle", "sonar"), ""),
+			map[string][]string{"beetle/beetle": {"apps_x__ConfigMap"}},
+			"", `beetle/beetle of tenant beetle applied it, its label toolkit.fluxcd.io/tenant is "sonar"`,
+		},
+		{
+			"labels without an inventory", object("ConfigMap", "x", "1", applied("beetle", "beetle"), ""), nil,
+			"", "its labels name beetle/beetle, whose inventory does not list it",
+		},
+		{"nobody", object("ConfigMap", "x", "1", nil, ""), nil, "", "no inventory, label or owner reference names its owner"},
+		{"what Kubernetes puts there", object("ConfigMap", "kube-root-ca.crt", "1", nil, ""), nil, "kubernetes", ""},
+		{"an owner that is gone", object("Pod", "p", "1", nil, "9"), nil, "", "its owner Owner parent does not exist"},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			g := NewWithT(t)
+			owners := state.Owners(state.OwnersInput{
+				Objects: []*unstructured.Unstructured{row.object}, Inventories: row.inventories,
+				Tenants:     map[string]string{"beetle/beetle": "beetle", "sonar/sonar": "sonar"},
+				TenantLabel: tenantLabel,
+			})
+			g.Expect(owners).To(HaveLen(1))
+			g.Expect(owners[0].Owner).To(Equal(row.owner))
+			g.Expect(owners[0].Problem).To(Equal(row.problem))
+		})
+	}
+}
+
+func TestOwnersFollowOwnerReferences(t *testing.T) {
+	g := NewWithT(t)
+	parent := object("Deployment", "app", "1", applied("beetle", "beetle"), "")
+	owners := state.Owners(state.OwnersInput{
+		Objects:     []*unstructured.Unstructured{parent, object("ReplicaSet", "rs", "2", nil, "1"), object("Pod", "p", "3", nil, "2")},
+		Inventories: map[string][]string{"beetle/beetle": {state.InventoryID(parent)}},
+		Tenants:     map[string]string{"beetle/beetle": "beetle"}, TenantLabel: tenantLabel,
+	})
+	for _, o := range owners {
+		g.Expect(o.Problem).To(BeEmpty())
+		g.Expect(o.Owner).To(Equal("beetle"))
+	}
+	circle := []*unstructured.Unstructured{object("Pod", "a", "1", nil, "2"), object("Pod", "b", "2", nil, "1")}
+	for _, o := range state.Owners(state.OwnersInput{Objects: circle, TenantLabel: tenantLabel}) {
+		g.Expect(o.Problem).To(Equal("its owner references go in a circle"))
+	}
+}
+
+func TestSelectorCrossings(t *testing.T) {
+	service := parse(t, `{kind: Service, metadata: {name: s, labels: {toolkit.fluxcd.io/tenant: beetle}}, spec: {selector: {app: x}}}`)
+	narrow := parse(t, `{kind: Service, metadata: {name: s, labels: {toolkit.fluxcd.io/tenant: beetle}}, spec: {selector: {app: x, toolkit.fluxcd.io/tenant: beetle}}}`)
+	bare := parse(t, `{kind: Service, metadata: {name: s, labels: {toolkit.fluxcd.io/tenant: beetle}}, spec: {}}`)
+	pod := parse(t, `{kind: Pod, metadata: {name: p, labels: {app: x, toolkit.fluxcd.io/tenant: sonar}}}`)
+	template := parse(t, `{kind: Deployment, metadata: {name: d, labels: {toolkit.fluxcd.io/tenant: sonar}}, spec: {template: {metadata: {labels: {app: x}}}}}`)
+	g := NewWithT(t)
+	crossings := state.SelectorCrossings([]*unstructured.Unstructured{service}, []*unstructured.Unstructured{pod, template}, tenantLabel)
+	g.Expect(crossings).To(HaveLen(2))
+	g.Expect(crossings[0].String()).To(Equal(`Service s of "beetle" selects Deployment d of "sonar"`))
+	g.Expect(crossings[1].String()).To(Equal(`Service s of "beetle" selects Pod p of "sonar"`))
+	g.Expect(state.SelectorCrossings([]*unstructured.Unstructured{narrow, bare}, []*unstructured.Unstructured{pod, template}, tenantLabel)).To(BeEmpty())
+}
