@@ -1,0 +1,318 @@
+// Package overlay reads and applies overlays: files laid over a repository, or
+// manifests sent to a cluster as an identity, with what is expected of them.
+// Faults, attacks and edits are overlays: one format, one engine.
+package overlay
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"path"
+	"regexp"
+	"slices"
+	"strings"
+
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"sigs.k8s.io/yaml"
+)
+
+// FileName is the file that makes a folder an overlay.
+const FileName = "overlay.yaml"
+
+// APIVersion and Kind are what that file begins with.
+const (
+	APIVersion = "conformance.flux-platform/v1alpha1"
+	Kind       = "Overlay"
+)
+
+// Repositories are the ones that an overlay can change.
+var Repositories = []string{"platform", "developer", "policies"}
+
+// Overlay is one change and what is expected of it.
+type Overlay struct {
+	APIVersion string `json:"apiVersion"`
+	Kind       string `json:"kind"`
+	// ID never changes, e.g. FLT-001; its folder is named ID-short-name.
+	ID string `json:"id"`
+	// Title is one sentence.
+	Title string `json:"title"`
+	// Environments in which the change takes effect; empty: all. A change to a
+	// file reaches every environment that reads the file: name them here.
+	Environments []string `json:"environments,omitempty"`
+	// Needs are capabilities without which the fault cannot be seen.
+	Needs []string `json:"needs,omitempty"`
+	// When is «running» (default: after the platform is ready, then reverted) or
+	// «bringup» (laid over the repositories before the clusters are made).
+	When string `json:"when,omitempty"`
+	// Patches change files in place.
+	Patches []Patch `json:"patches,omitempty"`
+	// Objects are sent to the cluster, in this order, once the files are in force.
+	Objects []Send `json:"objects,omitempty"`
+	// Expect is what the checks must say.
+	Expect Expect `json:"expect"`
+
+	// Files maps repository, then path, to the content laid over it; read from
+	// the folder files/REPOSITORY/PATH.
+	Files map[string]map[string][]byte `json:"-"`
+}
+
+// Patch changes one file of a repository.
+type Patch struct {
+	Repository string `json:"repository"`
+	Path       string `json:"path"`
+	// Replace swaps a text that must stand in the file exactly once.
+	Replace *Replace `json:"replace,omitempty"`
+	// Delete removes the file.
+	Delete bool `json:"delete,omitempty"`
+}
+
+// Replace swaps Old, found exactly once, for New.
+type Replace struct {
+	Old string `json:"old"`
+	New string `json:"new"`
+}
+
+// Send is a manifest sent to the cluster as an identity.
+type Send struct {
+	// As is the impersonated user; empty: the cluster's administrator.
+	As string `json:"as,omitempty"`
+	// Operation is «apply» (server-side, the default), «delete», «recreate»
+	// (delete, wait until gone, create) or «patch» (the manifest is a merge patch).
+	Operation string `json:"operation,omitempty"`
+	// Manifest names the object; File is an alternative to it, a path below the
+	// overlay's folder. In both, a name of the form $(NAME) is looked up by the
+	// label selector in Select.
+	Manifest *unstructured.Unstructured `json:"manifest,omitempty"`
+	File     string                     `json:"file,omitempty"`
+	// Select finds the object's name by labels where it is generated.
+	Select map[string]string `json:"select,omitempty"`
+}
+
+// Expect is what the checks must say under an overlay.
+type Expect struct {
+	// Fails lists the checks that must fail.
+	Fails []string `json:"fails"`
+	// MayFollow lists those that may fail too; all others must pass.
+	MayFollow []string `json:"mayFollow,omitempty"`
+	// Message is a fragment that the failure of the first of Fails must contain.
+	Message string `json:"message"`
+}
+
+var idPattern = regexp.MustCompile(`^[A-Z]{3}-[A-Z]?[0-9]{2,3}$`)
+
+// Load reads every overlay below dir, sorted by folder. It errs on a folder
+// without overlay.yaml, an unknown key, an unknown repository, a change that
+// changes nothing, and on two overlays of one ID.
+func Load(fsys fs.FS, dir string) ([]Overlay, error) {
+	entries, err := fs.ReadDir(fsys, dir)
+	if err != nil {
+		return nil, fmt.Errorf("read overlays: %w", err)
+	}
+	seen := map[string]string{}
+	var out []Overlay
+	for _, entry := range entries {
+		if !entry.IsDir() {
+			continue
+		}
+		folder := path.Join(dir, entry.Name())
+		o, err := loadOne(fsys, folder)
+		if err != nil {
+			return nil, fmt.Errorf("overlay %s: %w", folder, err)
+		}
+		if other, double := seen[o.ID]; double {
+			return nil, fmt.Errorf("overlay %s: id %s is taken by %s", folder, o.ID, other)
+		}
+		seen[o.ID] = folder
+		out = append(out, o)
+	}
+	if len(out) == 0 {
+		return nil, fmt.Errorf("read overlays: %s holds none", dir)
+	}
+	return out, nil
+}
+
+func loadOne(fsys fs.FS, folder string) (Overlay, error) {
+	data, err := fs.ReadFile(fsys, path.Join(folder, FileName))
+	if err != nil {
+		return Overlay{}, fmt.Errorf("read %s: %w", FileName, err)
+	}
+	o, err := Parse(data)
+	if err != nil {
+		return Overlay{}, err
+	}
+	if !strings.HasPrefix(path.Base(folder), o.ID+"-") {
+		return Overlay{}, fmt.Errorf("the folder of %s must be named %s-short-name", o.ID, o.ID)
+	}
+	for i := range o.Objects {
+		if err := o.Objects[i].read(fsys, folder); err != nil {
+			return Overlay{}, fmt.Errorf("objects[%d]: %w", i, err)
+		}
+	}
+	root := path.Join(folder, "files")
+	if _, err := fs.Stat(fsys, root); errors.Is(err, fs.ErrNotExist) {
+		return o, o.changesSomething()
+	}
+	o.Files = map[string]map[string][]byte{}
+	err = fs.WalkDir(fsys, root, func(name string, entry fs.DirEntry, err error) error {
+		if err != nil || entry.IsDir() {
+			return err
+		}
+		repository, file, ok := strings.Cut(strings.TrimPrefix(name, root+"/"), "/")
+		if !ok || !slices.Contains(Repositories, repository) {
+			return fmt.Errorf("files/%s: the first folder must be one of %s", repository, strings.Join(Repositories, ", "))
+		}
+		content, err := fs.ReadFile(fsys, name)
+		if err != nil {
+			return fmt.Errorf("read %s: %w", name, err)
+		}
+		if o.Files[repository] == nil {
+			o.Files[repository] = map[string][]byte{}
+		}
+		o.Files[repository][file] = content
+		return nil
+	})
+	if err != nil {
+		return Overlay{}, err
+	}
+	return o, o.changesSomething()
+}
+
+func (o Overlay) changesSomething() error {
+	if len(o.Files) == 0 && len(o.Patches) == 0 && len(o.Objects) == 0 {
+		return errors.New("it changes nothing: give files/, patches or objects")
+	}
+	return nil
+}
+
+// Parse decodes one overlay.yaml strictly and validates what can be told from
+// it alone; all mistakes are in one error.
+func Parse(data []byte) (Overlay, error) {
+	var o Overlay
+	if err := yaml.UnmarshalStrict(data, &o); err != nil {
+		return Overlay{}, fmt.Errorf("parse %s: %w", FileName, err)
+	}
+	var problems []error
+	problem := func(format string, args ...any) { problems = append(problems, fmt.Errorf(format, args...)) }
+	if o.APIVersion != APIVersion || o.Kind != Kind {
+		problem("it must begin with apiVersion %s, kind %s", APIVersion, Kind)
+	}
+	if !idPattern.MatchString(o.ID) {
+		problem("id %q has not the form AAA-000", o.ID)
+	}
+	if o.Title == "" {
+		problem("title is missing")
+	}
+	if o.When == "" {
+		o.When = "running"
+	}
+	if o.When != "running" && o.When != "bringup" {
+		problem("when %q is neither running nor bringup", o.When)
+	}
+	if len(o.Expect.Fails) == 0 {
+		problem("expect.fails names no check")
+	}
+	if o.Expect.Message == "" {
+		problem("expect.message is missing: a failure for any reason would do")
+	}
+	for i, p := range o.Patches {
+		if !slices.Contains(Repositories, p.Repository) {
+			problem("patches[%d].repository %q is not one of %s", i, p.Repository, strings.Join(Repositories, ", "))
+		}
+		if !fs.ValidPath(p.Path) || p.Path == "." {
+			problem("patches[%d].path %q is not a path inside the repository", i, p.Path)
+		}
+		if (p.Replace == nil) == !p.Delete {
+			problem("patches[%d] needs one of replace, delete", i)
+		}
+		if p.Replace != nil && (p.Replace.Old == "" || p.Replace.Old == p.Replace.New) {
+			problem("patches[%d].replace changes nothing", i)
+		}
+	}
+	for i := range o.Objects {
+		s := &o.Objects[i]
+		if s.Operation == "" {
+			s.Operation = "apply"
+		}
+		if !slices.Contains([]string{"apply", "delete", "recreate", "patch"}, s.Operation) {
+			problem("objects[%d].operation %q is not one of apply, delete, recreate, patch", i, s.Operation)
+		}
+		if (s.Manifest == nil) == (s.File == "") {
+			problem("objects[%d] needs one of manifest, file", i)
+		}
+		if o.When == "bringup" {
+			problem("objects[%d]: before the bring-up there is no cluster to send objects to", i)
+		}
+	}
+	return o, errors.Join(problems...)
+}
+
+func (s *Send) read(fsys fs.FS, folder string) error {
+	if s.File != "" {
+		data, err := fs.ReadFile(fsys, path.Join(folder, s.File))
+		if err != nil {
+			return fmt.Errorf("read manifest: %w", err)
+		}
+		s.Manifest = &unstructured.Unstructured{}
+		if err := yaml.Unmarshal(data, &s.Manifest.Object); err != nil {
+			return fmt.Errorf("parse %s: %w", s.File, err)
+		}
+	}
+	if s.Manifest.GetKind() == "" || s.Manifest.GetAPIVersion() == "" {
+		return errors.New("the manifest needs apiVersion and kind")
+	}
+	if s.Manifest.GetName() == "" && len(s.Select) == 0 {
+		return errors.New("the manifest needs a name, or select")
+	}
+	return nil
+}
+
+// Touches lists the repositories whose files the overlay changes.
+func (o Overlay) Touches() []string {
+	var out []string
+	for _, repository := range Repositories {
+		changed := len(o.Files[repository]) > 0
+		for _, p := range o.Patches {
+			changed = changed || p.Repository == repository
+		}
+		if changed {
+			out = append(out, repository)
+		}
+	}
+	return out
+}
+
+// Change computes the files of one repository under the overlay: path to
+// content, nil where the file goes. read returns a file's present content.
+func (o Overlay) Change(repository string, read func(path string) ([]byte, error)) (map[string][]byte, error) {
+	out := map[string][]byte{}
+	for name, content := range o.Files[repository] {
+		out[name] = content
+	}
+	for i, p := range o.Patches {
+		if p.Repository != repository {
+			continue
+		}
+		content, changed := out[p.Path]
+		if !changed {
+			var err error
+			if content, err = read(p.Path); err != nil {
+				return nil, fmt.Errorf("overlay %s: patches[%d]: read %s of the %s repository: %w", o.ID, i, p.Path, repository, err)
+			}
+		}
+		if p.Delete {
+			out[p.Path] = nil
+			continue
+		}
+		if n := strings.Count(string(content), p.Replace.Old); n != 1 {
+			return nil, fmt.Errorf("overlay %s: patches[%d]: the text to replace stands %d times in %s of the %s repository, not once: %q",
+				o.ID, i, n, p.Path, repository, p.Replace.Old)
+		}
+		out[p.Path] = []byte(strings.Replace(string(content), p.Replace.Old, p.Replace.New, 1))
+	}
+	return out, nil
+}
+
+// In says whether the overlay takes effect in an environment.
+func (o Overlay) In(environment string) bool {
+	return len(o.Environments) == 0 || slices.Contains(o.Environments, environment)
+}
