@@ -1,0 +1,65 @@
+# Thin targets over the program; `make help` lists them with their variables.
+SHELL := /bin/bash
+
+# What the targets pass on; empty means the program's own default.
+PLATFORM ?=
+DEVELOPER ?=
+CONFIG ?=
+PROVIDER ?=
+ENVS ?=
+TENANTS ?=
+CHECKS ?=
+FAULTS ?=
+KEEP ?=
+ARTIFACTS ?=
+
+GO ?= go
+PROGRAM := bin/flux-platform-conformance
+LINT := bin/golangci-lint
+
+flag = $(if $($(1)),--$(2) '$($(1))')
+inputs = $(call flag,PLATFORM,platform) $(call flag,DEVELOPER,developer) $(call flag,CONFIG,config) $(call flag,PROVIDER,provider) \
+	$(call flag,ENVS,environments) $(call flag,TENANTS,tenants) $(call flag,ARTIFACTS,artifacts)
+
+.PHONY: help e2e test lint unit prove up down clean bench program fuzz
+
+help: ## This list
+	@scripts/help.sh $(MAKEFILE_LIST)
+
+e2e: program ## The main job: PLATFORM= DEVELOPER= CONFIG= PROVIDER= ENVS= TENANTS= CHECKS= KEEP=1 ARTIFACTS=
+	@$(PROGRAM) e2e $(inputs) $(call flag,CHECKS,checks) $(if $(KEEP),--keep)
+
+test: lint unit prove ## The project's own tests: lint, unit tests, and the suite proved on its own fixtures
+
+lint: $(LINT) ## golangci-lint, pinned, with the direction of dependencies
+	@echo "lint: golangci-lint run"
+	@$(LINT) run ./...
+
+unit: program ## Unit tests, with the real components where a test needs them
+	@scripts/unit.sh
+
+prove: program ## Every fault against the checks that must catch it: FAULTS=FLT-001,…
+	@$(PROGRAM) prove $(inputs) $(call flag,FAULTS,faults)
+
+up: program ## A kept session: PLATFORM= DEVELOPER= CONFIG= ENVS=
+	@$(PROGRAM) up $(inputs)
+
+down: program ## The end of a kept session
+	@$(PROGRAM) down
+
+clean: program ## The end of everything of ours on this machine
+	@$(PROGRAM) clean
+
+bench: program ## Times, idle time and memory of a warm run, and the benchmarks of the packages
+	@scripts/bench.sh
+
+fuzz: ## Each fuzz test for a few seconds: FUZZTIME=10s
+	@scripts/fuzz.sh
+
+program: ## Build the program into bin/
+	@mkdir -p bin
+	@echo "building the program (a first build takes some minutes, later ones seconds)"
+	@CGO_ENABLED=0 $(GO) build -trimpath -o $(PROGRAM) .
+
+$(LINT): scripts/pins/lint.mod scripts/pins/lint.sum
+	@scripts/lint.sh $(LINT)

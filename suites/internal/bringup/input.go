@@ -1,0 +1,221 @@
+package bringup
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/url"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/your-org/flux-platform-conformance/suites/internal/overlay"
+	"github.com/your-org/flux-platform-conformance/suites/internal/platform"
+)
+
+// The names of the repositories that overlays can change.
+const (
+	platformName  = "platform"
+	developerName = "developer"
+	policiesName  = "policies"
+)
+
+// shipped are the folders that the program ships, the names of their
+// repositories and the URLs that the reference platform knows them by.
+var shipped = []struct{ name, folder, url string }{
+	{platformName, "fixtures/flux_platform", "https://github.com/your-org/flux_platform"},
+	{developerName, "fixtures/flux_developer", "https://github.com/your-org/flux_developer"},
+	{policiesName, "policies", "https://github.com/your-org/policies"},
+}
+
+// faultsFolder is where the faults that Options.Overlay names lie.
+const faultsFolder = "fixtures/faults"
+
+// Input is what the options lead to, read and validated.
+type Input struct {
+	Config   platform.Config
+	Platform *platform.Platform
+	// Environments are those that are brought up.
+	Environments []*platform.Environment
+	// Folders maps the URLs that a folder answers for to that folder.
+	Folders map[string]string
+	// Names maps such a URL to the repository's name.
+	Names map[string]string
+	// Overlay is the fault that is laid over the repositories; nil: none.
+	Overlay *overlay.Overlay
+	// Unanswered says which URLs have no answer, who asks for them and how to map
+	// them; nil when all have one.
+	Unanswered error
+}
+
+// Read reads CONFIG, finds the folders that answer for URLs, and reads the
+// platform. Everything that it refuses is the user's input. What the program
+// ships is laid out below dir.
+func Read(ctx context.Context, assets fs.FS, options Options, dir string) (Input, error) {
+	var in Input
+	var err error
+	if in.Config, err = readConfig(options.Config); err != nil {
+		return in, err
+	}
+	if options.Provider != "" && !slices.Contains(Providers(), options.Provider) {
+		return in, fmt.Errorf("there is no provider %q; known are %s", options.Provider, strings.Join(Providers(), ", "))
+	}
+	folders := map[string]string{platformName: options.Platform, developerName: options.Developer}
+	if folders[platformName] == "" {
+		folders[platformName] = in.Config.Platform
+	}
+	for _, s := range shipped {
+		if folders[s.name] == "" {
+			if folders[s.name], err = extract(assets, s.folder, filepath.Join(dir, "shipped")); err != nil {
+				return in, err
+			}
+		}
+	}
+	in.Folders, in.Names = map[string]string{}, map[string]string{}
+	for _, s := range in.Config.Sources {
+		if s.Path != "" {
+			in.add(s.URL, s.URL, s.Path)
+		}
+	}
+	for _, s := range shipped[1:] {
+		in.add(s.name, s.url, folders[s.name])
+	}
+	load := func() (err error) {
+		in.Platform, err = platform.Load(ctx, platform.Options{Root: folders[platformName], Sources: in.Folders})
+		return err
+	}
+	if err := load(); err != nil {
+		return in, err
+	}
+	if options.Developer != "" {
+		if err := in.mapDeveloper(folders[developerName]); err != nil {
+			return in, err
+		}
+		if err := load(); err != nil {
+			return in, err
+		}
+	}
+	in.add(platformName, in.Platform.URL, in.Platform.Root)
+	if err := in.narrow(options); err != nil {
+		return in, err
+	}
+	in.Unanswered = in.Platform.Unanswered(in.answered())
+	return in, in.findOverlay(assets, options.Overlay)
+}
+
+// add lets a folder answer for a URL, unless another does already: CONFIG comes
+// before what the program ships.
+func (in *Input) add(name, address, folder string) {
+	for known := range in.Folders {
+		if platform.SameRepository(known, address) {
+			if known == address || in.Names[known] == known {
+				in.Names[known] = name
+			}
+			return
+		}
+	}
+	in.Folders[address], in.Names[address] = folder, name
+}
+
+// mapDeveloper finds the URL that DEVELOPER= answers for: the reference one, the
+// one named like the folder, or the only one that nothing else answers for.
+func (in *Input) mapDeveloper(folder string) error {
+	answered := in.answered()
+	var open []string
+	for _, ref := range in.Platform.SourceRefs() {
+		if platform.SameRepository(ref.URL, shipped[1].url) {
+			return nil
+		}
+		known := slices.ContainsFunc(append(answered, in.Platform.URL), func(u string) bool { return platform.SameRepository(u, ref.URL) })
+		if ref.Kind != "GitRepository" || known || slices.Contains(open, ref.URL) {
+			continue
+		}
+		if named(ref.URL) == filepath.Base(folder) {
+			in.add(developerName, ref.URL, folder)
+			return nil
+		}
+		open = append(open, ref.URL)
+	}
+	if len(open) == 1 {
+		in.add(developerName, open[0], folder)
+		return nil
+	}
+	return fmt.Errorf("it is not clear which URL the developer repository %s answers for: %d Git sources have no answer (%s); map it in CONFIG under «sources»",
+		folder, len(open), strings.Join(open, ", "))
+}
+
+// named is the last element of a URL's path, without .git.
+func named(address string) string {
+	u, err := url.Parse(address)
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSuffix(path.Base(u.Path), ".git")
+}
+
+// answered lists all URLs that have an answer, of whatever kind.
+func (in *Input) answered() []string {
+	var out []string
+	for address := range in.Folders {
+		out = append(out, address)
+	}
+	for _, s := range append(slices.Clone(in.Config.Sources), platform.DefaultSources()...) {
+		out = append(out, s.URL)
+	}
+	return out
+}
+
+// narrow applies the selection of environments and validates that of tenants.
+func (in *Input) narrow(options Options) error {
+	environments := options.Environments
+	if len(environments) == 0 {
+		environments = in.Config.Environments
+	}
+	tenants := options.Tenants
+	if len(tenants) == 0 {
+		tenants = in.Config.Tenants
+	}
+	selected, err := in.Platform.Select(environments, tenants)
+	if err != nil {
+		return err
+	}
+	for _, e := range selected.Environments {
+		in.Environments = append(in.Environments, in.Platform.Environment(e.Name))
+	}
+	return nil
+}
+
+func (in *Input) findOverlay(assets fs.FS, id string) error {
+	if id == "" {
+		return nil
+	}
+	overlays, err := overlay.Load(assets, faultsFolder)
+	if err != nil {
+		return err
+	}
+	i := slices.IndexFunc(overlays, func(o overlay.Overlay) bool { return o.ID == id })
+	if i < 0 {
+		return fmt.Errorf("there is no fault %s", id)
+	}
+	in.Overlay = &overlays[i]
+	return nil
+}
+
+// extract lays a shipped folder out below dir and returns where it stands.
+func extract(assets fs.FS, folder, dir string) (string, error) {
+	target := filepath.Join(dir, filepath.FromSlash(folder))
+	part, err := fs.Sub(assets, folder)
+	if err != nil {
+		return "", fmt.Errorf("lay out what the program ships: %w", err)
+	}
+	if _, err := fs.Stat(part, "."); err != nil {
+		return "", fmt.Errorf("lay out what the program ships: %s: %w", folder, err)
+	}
+	if err := os.CopyFS(target, part); err != nil && !errors.Is(err, fs.ErrExist) {
+		return "", fmt.Errorf("lay out what the program ships in %s: %w", target, err)
+	}
+	return target, nil
+}

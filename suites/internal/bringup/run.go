@@ -1,0 +1,500 @@
+package bringup
+
+import (
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"sort"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/kustomize/kyaml/filesys"
+
+	"github.com/your-org/flux-platform-conformance/suites/internal/bootstrap"
+	"github.com/your-org/flux-platform-conformance/suites/internal/check"
+	"github.com/your-org/flux-platform-conformance/suites/internal/cluster"
+	"github.com/your-org/flux-platform-conformance/suites/internal/cluster/embedded"
+	"github.com/your-org/flux-platform-conformance/suites/internal/component"
+	"github.com/your-org/flux-platform-conformance/suites/internal/platform"
+	"github.com/your-org/flux-platform-conformance/suites/internal/progress"
+	"github.com/your-org/flux-platform-conformance/suites/internal/session"
+	"github.com/your-org/flux-platform-conformance/suites/internal/source"
+)
+
+// ProgressEvent is the kind of the session's events whose data is a
+// progress.Event.
+const ProgressEvent = "progress"
+
+// The phases of a bring-up, in their order; clusters, bootstrap and platform are
+// per environment.
+const (
+	phaseRead       = "read"
+	phaseComponents = "components"
+	phaseSources    = "sources"
+	phaseCluster    = "cluster"
+	phaseBootstrap  = "bootstrap"
+	phasePlatform   = "platform"
+)
+
+// controlPlane are the components that every cluster of the embedded provider is
+// made of.
+var controlPlane = []string{"etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kwok", "kwokctl"}
+
+// Providers lists the kinds of clusters that a session can be made of.
+func Providers() []string { return []string{"embedded"} }
+
+// Run brings a session up, tells that it is ready, keeps it until ctx ends, and
+// takes it down. It is what the supervisor does; assets holds what the program
+// ships.
+func Run(assets fs.FS, options Options) session.RunFunc {
+	return func(ctx context.Context, s *session.Session, emit func(session.Event)) error {
+		b := &bringUp{assets: assets, options: options, session: s, emit: emit}
+		b.state = State{Options: options, StartedAt: time.Now()}
+		err := b.up(ctx)
+		if err == nil {
+			emit(session.Event{Kind: session.KindReady})
+			<-ctx.Done()
+		}
+		// The clean-up has a context of its own: that of the session has ended.
+		return errors.Join(err, b.down(context.WithoutCancel(ctx)))
+	}
+}
+
+type bringUp struct {
+	assets  fs.FS
+	options Options
+	session *session.Session
+	emit    func(session.Event)
+
+	config   platform.Config
+	platform *platform.Platform
+	store    *component.Store
+	server   *source.Server
+	binaries map[string]string
+	stop     context.CancelFunc
+	writers  sync.WaitGroup
+
+	mu       sync.Mutex
+	state    State
+	clusters []cluster.Cluster
+}
+
+// tell emits a step of the progress.
+func (b *bringUp) tell(e progress.Event) {
+	e.Time = time.Now()
+	data, err := json.Marshal(e)
+	if err != nil {
+		return
+	}
+	b.emit(session.Event{Kind: ProgressEvent, Environment: e.Environment, Phase: e.Phase, Message: strings.TrimSpace(e.Waiting + " " + e.Message), Data: data})
+}
+
+// phase tells the begin and the end of a step.
+func (b *bringUp) phase(environment, name string, step func() error) error {
+	b.tell(progress.Event{Environment: environment, Phase: name})
+	err := step()
+	b.tell(progress.Event{Environment: environment, Phase: name, Done: true})
+	if err != nil && environment != "" {
+		return fmt.Errorf("environment %s: %s: %w", environment, name, err)
+	}
+	return err
+}
+
+func (b *bringUp) up(ctx context.Context) error {
+	input, err := Read(ctx, b.assets, b.options, b.session.Dir())
+	if err != nil {
+		return err
+	}
+	b.config, b.platform = input.Config, input.Platform
+	if err := b.openStore(); err != nil {
+		return err
+	}
+	group, running := errgroup.WithContext(ctx)
+	group.Go(func() error {
+		return b.phase("", phaseComponents, func() error { return b.components(running) })
+	})
+	group.Go(func() error {
+		return b.phase("", phaseSources, func() error { return b.serve(running, input) })
+	})
+	if err := group.Wait(); err != nil {
+		return err
+	}
+	writing, stop := context.WithCancel(context.WithoutCancel(ctx))
+	b.stop = stop
+	group, running = errgroup.WithContext(ctx)
+	for _, environment := range input.Environments {
+		group.Go(func() error { return b.environment(running, writing, environment) })
+	}
+	if err := group.Wait(); err != nil {
+		return err
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	slices.SortFunc(b.state.Environments, func(x, y EnvironmentState) int { return strings.Compare(x.Name, y.Name) })
+	return b.session.WriteState(b.state)
+}
+
+func (b *bringUp) openStore() error {
+	root, err := session.Root()
+	if err != nil {
+		return err
+	}
+	b.store, err = OpenStore(b.assets, root, b.config, func(p component.Progress) {
+		b.tell(progress.Event{Phase: phaseComponents, Waiting: p.Component, Message: p.String()})
+	})
+	return err
+}
+
+// OpenStore opens the component store of this machine with the pins that the
+// program ships.
+func OpenStore(assets fs.FS, root string, config platform.Config, tell func(component.Progress)) (*component.Store, error) {
+	pins, err := fs.Sub(assets, "scripts/pins")
+	if err != nil {
+		return nil, fmt.Errorf("open the pins: %w", err)
+	}
+	return component.Open(component.Options{
+		Dir: filepath.Join(root, "store"), Pins: pins, Mirrors: config.Registries, Progress: tell,
+	})
+}
+
+// components has everything ready that the session is known to need; what else a
+// platform's pods name is resolved when they appear.
+func (b *bringUp) components(ctx context.Context) error {
+	var requests []component.Request
+	for _, name := range b.store.Names() {
+		if name == "kyverno-cli" {
+			continue
+		}
+		request := component.Request{Name: name}
+		if slices.Contains(controlPlane, name) || b.uses(name) {
+			request.Version = b.config.Components[name]
+			requests = append(requests, request)
+		}
+	}
+	components, err := b.store.Resolve(ctx, requests)
+	if err != nil {
+		return err
+	}
+	b.binaries = map[string]string{}
+	for _, c := range components {
+		b.binaries[c.Name] = c.Path
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.state.Components = components
+	return nil
+}
+
+// uses says whether a component that is no part of the control plane is likely
+// to be asked for: Flux always, Kyverno where the platform names it.
+func (b *bringUp) uses(name string) bool {
+	if slices.Contains(bootstrap.Components, name) {
+		return true
+	}
+	for _, e := range b.platform.Environments {
+		for _, release := range e.HelmReleases {
+			if release.Spec.Chart != nil && release.Spec.Chart.Spec.Chart == "kyverno" {
+				return true
+			}
+		}
+		if len(e.Policies) > 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// resolve finds a component for the very image that a pod names.
+func (b *bringUp) resolve(ctx context.Context, name, image string) (string, error) {
+	request := component.Request{Name: name, Image: image, Version: b.config.Components[name]}
+	found, err := b.store.Resolve(ctx, []component.Request{request})
+	if err != nil {
+		return "", err
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if !slices.ContainsFunc(b.state.Components, func(c component.Component) bool { return c.Path == found[0].Path }) {
+		b.state.Components = append(b.state.Components, found[0])
+	}
+	return found[0].Path, nil
+}
+
+func (b *bringUp) environment(ctx, writing context.Context, environment *platform.Environment) error {
+	name := environment.Name
+	var c cluster.Cluster
+	err := b.phase(name, phaseCluster, func() error {
+		dir, err := b.session.Folder("clusters/" + name)
+		if err != nil {
+			return err
+		}
+		log, err := os.OpenFile(filepath.Join(dir, "provider.log"), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
+		if err != nil {
+			return fmt.Errorf("open the provider's log: %w", err)
+		}
+		provider := embedded.Provider{}
+		c, err = provider.Create(ctx, cluster.Spec{
+			Name: name, Dir: filepath.Join(dir, "cluster"), Binaries: b.binaries,
+			Recognize: b.store.Recognize, Resolve: b.resolve,
+			Environ: map[string][]string{"source-controller": b.server.Environ()},
+			Ports:   b.session.Port, Marker: b.session.Marker(), Log: log,
+		})
+		if err != nil {
+			return errors.Join(err, log.Close())
+		}
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		b.clusters = append(b.clusters, closing{c, log})
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	state := EnvironmentState{Name: name, Kubeconfig: c.Kubeconfig(), Report: filepath.Join(b.session.Dir(), "clusters", name, "report.json")}
+	b.writers.Add(1)
+	go func() {
+		defer b.writers.Done()
+		keepReport(writing, c, state.Report)
+	}()
+	api, err := client.New(c.RESTConfig(), client.Options{})
+	if err != nil {
+		return fmt.Errorf("environment %s: connect: %w", name, err)
+	}
+	group, running := errgroup.WithContext(ctx)
+	group.Go(func() error {
+		findings, err := c.Probe(running)
+		state.Findings = findings
+		if err != nil {
+			return fmt.Errorf("environment %s: probe what the cluster can do: %w", name, err)
+		}
+		return nil
+	})
+	group.Go(func() error {
+		return b.phase(name, phaseBootstrap, func() error { return b.bootstrap(running, api, environment) })
+	})
+	if err := group.Wait(); err != nil {
+		return err
+	}
+	err = b.phase(name, phasePlatform, func() error { return b.settle(ctx, api, name, &state) })
+	if err != nil {
+		return err
+	}
+	if err := writeReport(ctx, c, state.Report); err != nil {
+		return err
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.state.Environments = append(b.state.Environments, state)
+	return nil
+}
+
+// closing is a cluster with the log that is closed after it.
+type closing struct {
+	cluster.Cluster
+	log io.Closer
+}
+
+func (c closing) Close(ctx context.Context) error {
+	return errors.Join(c.Cluster.Close(ctx), c.log.Close())
+}
+
+// bootstrap applies what «flux bootstrap» applies: the folder with Flux itself,
+// patched as the platform patches it, and the Secrets that sources name and Git
+// does not hold.
+func (b *bringUp) bootstrap(ctx context.Context, c client.Client, environment *platform.Environment) error {
+	repository, _ := b.state.Repository(platformName)
+	tree, err := layOut(ctx, repository, filepath.Join(b.session.Dir(), "trees"))
+	if err != nil {
+		return err
+	}
+	manifest, err := bootstrap.Build(filesys.MakeFsOnDisk(), filepath.Join(tree, filepath.FromSlash(environment.FluxSystem.Path)))
+	if err != nil {
+		return err
+	}
+	objects, err := bootstrap.Decode(manifest)
+	if err != nil {
+		return fmt.Errorf("read what %s renders: %w", environment.FluxSystem.Path, err)
+	}
+	if err := b.applyObjects(ctx, c); err != nil {
+		return err
+	}
+	secrets, err := b.standIns(ctx, c, environment)
+	if err != nil {
+		return err
+	}
+	return bootstrap.Apply(ctx, c, append(secrets, objects...))
+}
+
+// applyObjects applies the folder that CONFIG names.
+func (b *bringUp) applyObjects(ctx context.Context, c client.Client) error {
+	if b.config.Objects == "" {
+		return nil
+	}
+	var objects []*unstructured.Unstructured
+	err := filepath.WalkDir(b.config.Objects, func(name string, entry fs.DirEntry, err error) error {
+		if err != nil || entry.IsDir() || !slices.Contains([]string{".yaml", ".yml", ".json"}, filepath.Ext(name)) {
+			return err
+		}
+		data, err := os.ReadFile(name)
+		if err != nil {
+			return err
+		}
+		found, err := bootstrap.Decode(data)
+		if err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+		objects = append(objects, found...)
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("read the objects of CONFIG in %s: %w", b.config.Objects, err)
+	}
+	if len(objects) == 0 {
+		return fmt.Errorf("the folder %s, which CONFIG names under «objects», holds no manifest", b.config.Objects)
+	}
+	return bootstrap.Apply(ctx, c, objects)
+}
+
+// standIns makes the Secrets that sources refer to and nobody provides, with the
+// namespaces that they stand in.
+func (b *bringUp) standIns(ctx context.Context, c client.Client, environment *platform.Environment) ([]*unstructured.Unstructured, error) {
+	var out []*unstructured.Unstructured
+	seen := map[string]bool{}
+	add := func(object map[string]any) {
+		u := &unstructured.Unstructured{Object: object}
+		if key := u.GetKind() + u.GetNamespace() + "/" + u.GetName(); !seen[key] {
+			seen[key] = true
+			out = append(out, u)
+		}
+	}
+	for _, s := range environment.Sources {
+		for _, ref := range s.Secrets {
+			if ref.Field != "secretRef" || declares(environment, ref) {
+				continue
+			}
+			err := c.Get(ctx, client.ObjectKey{Namespace: ref.Namespace, Name: ref.Name}, &corev1.Secret{})
+			if err == nil {
+				continue // CONFIG.objects brought it
+			}
+			if client.IgnoreNotFound(err) != nil {
+				return nil, fmt.Errorf("look for the Secret %s/%s: %w", ref.Namespace, ref.Name, err)
+			}
+			data := map[string]any{}
+			for key, value := range b.server.StandIn(s.URL) {
+				data[key] = base64.StdEncoding.EncodeToString(value)
+			}
+			add(map[string]any{"apiVersion": "v1", "kind": "Namespace", "metadata": map[string]any{"name": ref.Namespace}})
+			add(map[string]any{
+				"apiVersion": "v1", "kind": "Secret", "type": "Opaque", "data": data,
+				"metadata": map[string]any{"name": ref.Name, "namespace": ref.Namespace},
+			})
+		}
+	}
+	return out, nil
+}
+
+func declares(environment *platform.Environment, ref platform.SecretRef) bool {
+	return slices.ContainsFunc(environment.Objects, func(o platform.Object) bool {
+		return o.GetKind() == "Secret" && o.GetNamespace() == ref.Namespace && o.GetName() == ref.Name
+	})
+}
+
+// settle waits for Flux. What failed for good is the checks' to judge: only a
+// platform in which nothing moves any more ends the bring-up.
+func (b *bringUp) settle(ctx context.Context, c client.Client, environment string, state *EnvironmentState) error {
+	settlement, err := bootstrap.Settle(ctx, b.settleInput(c, environment))
+	state.Chain = settlement.Chain
+	for ref, waited := range settlement.Waited {
+		state.Waited = append(state.Waited, Wait{Object: ref.String(), Seconds: waited.Seconds()})
+	}
+	sort.Slice(state.Waited, func(i, j int) bool { return state.Waited[i].Seconds > state.Waited[j].Seconds })
+	for _, line := range settlement.Chain {
+		b.tell(progress.Event{Environment: environment, Phase: phasePlatform, Message: line})
+	}
+	if err != nil && len(settlement.Objects) == 0 {
+		return err
+	}
+	return ctx.Err()
+}
+
+func (b *bringUp) settleInput(c client.Client, environment string) bootstrap.SettleInput {
+	return bootstrap.SettleInput{
+		Client: c, Timeout: b.config.Timeouts.BringUp, Stall: b.config.Timeouts.Stall,
+		Progress: func(waiting []bootstrap.Object) {
+			if len(waiting) == 0 {
+				return
+			}
+			o := waiting[0]
+			b.tell(progress.Event{Environment: environment, Phase: phasePlatform, Waiting: o.String(), Message: o.Message})
+		},
+		Refused: b.refused,
+	}
+}
+
+// refused says whether the session's servers refused the URL of a source.
+func (b *bringUp) refused(o bootstrap.Object) (string, bool) {
+	if o.URL == "" || !strings.Contains(o.Message, "no local answer for URL") {
+		return "", false
+	}
+	return o.Message, true
+}
+
+func (b *bringUp) down(ctx context.Context) error {
+	if b.stop != nil {
+		b.stop()
+	}
+	b.writers.Wait()
+	var group errgroup.Group
+	b.mu.Lock()
+	clusters := b.clusters
+	b.mu.Unlock()
+	for _, c := range clusters {
+		group.Go(func() error { return c.Close(ctx) })
+	}
+	err := group.Wait()
+	if b.server != nil {
+		err = errors.Join(err, b.server.Close())
+	}
+	return err
+}
+
+// reportInterval is how old a cluster's report may be.
+const reportInterval = time.Second
+
+// keepReport renews the file with the cluster's report until ctx ends.
+func keepReport(ctx context.Context, c cluster.Cluster, file string) {
+	ticker := time.NewTicker(reportInterval)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+			// A report that cannot be made just now leaves the last one standing.
+			_ = writeReport(ctx, c, file)
+		}
+	}
+}
+
+func writeReport(ctx context.Context, c cluster.Cluster, file string) error {
+	report, err := c.Report(ctx)
+	if err != nil {
+		return fmt.Errorf("ask the cluster %s for its report: %w", c.Name(), err)
+	}
+	data, err := json.Marshal(report)
+	if err != nil {
+		return fmt.Errorf("encode the report of the cluster %s: %w", c.Name(), err)
+	}
+	return check.WriteFile(file, data)
+}

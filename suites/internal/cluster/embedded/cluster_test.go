@@ -1,0 +1,609 @@
+package embedded
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	. "github.com/onsi/gomega"
+	admissionv1 "k8s.io/api/admissionregistration/v1"
+	appsv1 "k8s.io/api/apps/v1"
+	authenticationv1 "k8s.io/api/authentication/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/util/yaml"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/tools/clientcmd"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/kustomize/api/krusty"
+	"sigs.k8s.io/kustomize/kyaml/filesys"
+
+	"github.com/your-org/flux-platform-conformance/suites/internal/cluster"
+)
+
+const (
+	sourceModule  = "github.com/fluxcd/source-controller@v1.9.5"
+	kyvernoModule = "github.com/kyverno/kyverno@v1.19.1"
+)
+
+// module returns the folder of a Go module, which the go command fetches and
+// verifies where it is not there yet.
+func module(t *testing.T, version string) string {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), "go", "mod", "download", "-json", version)
+	output, err := cmd.Output()
+	var answer struct{ Dir, Error string }
+	if parsed := json.Unmarshal(output, &answer); err != nil || parsed != nil || answer.Dir == "" {
+		t.Fatalf("module %s: %v %v %s", version, err, parsed, answer.Error)
+	}
+	return answer.Dir
+}
+
+func newClient(t *testing.T, c cluster.Cluster) client.Client {
+	t.Helper()
+	cl, err := client.New(c.RESTConfig(), client.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return cl
+}
+
+// decode reads a stream of manifests.
+func decode(t *testing.T, manifests []byte) []*unstructured.Unstructured {
+	t.Helper()
+	var objects []*unstructured.Unstructured
+	decoder := yaml.NewYAMLOrJSONDecoder(bytes.NewReader(manifests), 4096)
+	for {
+		object := &unstructured.Unstructured{}
+		err := decoder.Decode(object)
+		if errors.Is(err, io.EOF) {
+			return objects
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(object.Object) > 0 {
+			objects = append(objects, object)
+		}
+	}
+}
+
+// apply sends manifests, namespaces and definitions first.
+func apply(t *testing.T, cl client.Client, manifests []byte) {
+	t.Helper()
+	objects := decode(t, manifests)
+	for _, early := range []bool{true, false} {
+		for _, object := range objects {
+			if (object.GetKind() == "Namespace" || object.GetKind() == "CustomResourceDefinition") != early {
+				continue
+			}
+			if err := cl.Apply(t.Context(), client.ApplyConfigurationFromUnstructured(object), client.FieldOwner("test"), client.ForceOwnership); err != nil {
+				t.Fatalf("apply %s %s: %v", object.GetKind(), object.GetName(), err)
+			}
+		}
+	}
+}
+
+// source builds source-controller's own manifests.
+func source(t *testing.T) []byte {
+	t.Helper()
+	result, err := krusty.MakeKustomizer(krusty.MakeDefaultOptions()).Run(filesys.MakeFsOnDisk(), filepath.Join(module(t, sourceModule), "config", "default"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	data, err := result.AsYaml()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return data
+}
+
+// podOf returns the one pod of a Deployment that is not being deleted.
+func podOf(ctx context.Context, cl client.Client, namespace, app string) (*corev1.Pod, error) {
+	var list corev1.PodList
+	if err := cl.List(ctx, &list, client.InNamespace(namespace), client.MatchingLabels{"app": app}); err != nil {
+		return nil, err
+	}
+	var found *corev1.Pod
+	for i := range list.Items {
+		if list.Items[i].DeletionTimestamp == nil {
+			if found != nil {
+				return nil, fmt.Errorf("more than one pod of %s", app)
+			}
+			found = &list.Items[i]
+		}
+	}
+	if found == nil {
+		return nil, fmt.Errorf("no pod of %s", app)
+	}
+	return found, nil
+}
+
+// containerOf returns the status of that pod's one container.
+func containerOf(ctx context.Context, cl client.Client, namespace, app string) (corev1.ContainerStatus, error) {
+	pod, err := podOf(ctx, cl, namespace, app)
+	if err != nil {
+		return corev1.ContainerStatus{}, err
+	}
+	if len(pod.Status.ContainerStatuses) != 1 {
+		return corev1.ContainerStatus{}, fmt.Errorf("pod %s has %d container statuses", pod.Name, len(pod.Status.ContainerStatuses))
+	}
+	return pod.Status.ContainerStatuses[0], nil
+}
+
+// onlyLoopback fails when a process of the cluster listens elsewhere.
+func onlyLoopback(t *testing.T, report cluster.Report) {
+	t.Helper()
+	output, err := exec.CommandContext(t.Context(), "ss", "-Hltnp").Output()
+	if err != nil {
+		t.Fatalf("ss: %v", err)
+	}
+	pids := map[string]string{}
+	for _, p := range report.ControlPlane {
+		pids["pid="+strconv.Itoa(p.PID)+","] = p.Component
+	}
+	for _, b := range report.Backed {
+		pids["pid="+strconv.Itoa(b.PID)+","] = b.Component
+	}
+	seen := 0
+	for line := range strings.Lines(string(output)) {
+		for pid, component := range pids {
+			if !strings.Contains(line, pid) {
+				continue
+			}
+			seen++
+			if fields := strings.Fields(line); !strings.HasPrefix(fields[3], "127.0.0.1:") {
+				t.Errorf("%s listens on %s", component, fields[3])
+			}
+		}
+	}
+	if seen < len(report.ControlPlane) {
+		t.Errorf("only %d listeners were seen of %d processes: does ss show processes here?\n%s", seen, len(pids), output)
+	}
+}
+
+// carryMarker fails when a process of the cluster cannot be found by its marker.
+func carryMarker(t *testing.T, spec cluster.Spec, report cluster.Report) {
+	t.Helper()
+	check := func(p cluster.Process) {
+		if p.PID == 0 {
+			return
+		}
+		environ, err := os.ReadFile("/proc/" + strconv.Itoa(p.PID) + "/environ")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !strings.Contains("\x00"+string(environ), "\x00"+spec.Marker+"\x00") {
+			t.Errorf("%s does not carry %s", p.Component, spec.Marker)
+		}
+	}
+	for _, p := range report.ControlPlane {
+		check(p)
+	}
+	for _, b := range report.Backed {
+		check(b.Process)
+	}
+}
+
+// explained fails when a process runs with other arguments than its pod and the
+// overrides say.
+func explained(t *testing.T, report cluster.Report) {
+	t.Helper()
+	for _, b := range report.Backed {
+		if b.PID == 0 {
+			continue
+		}
+		var overrides []cluster.Override
+		for _, o := range report.Overrides {
+			if o.Origin == b.Origin {
+				overrides = append(overrides, o)
+			}
+		}
+		for _, line := range cluster.Unexplained(b.Declared, b.Running, overrides) {
+			t.Errorf("%s: %s", b.Component, line)
+		}
+	}
+}
+
+func logJSON(t *testing.T, what string, value any) {
+	t.Helper()
+	data, err := json.MarshalIndent(value, "", " ")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("%s: %s", what, data)
+}
+
+func TestClusterRunsSourceController(t *testing.T) {
+	t.Parallel()
+	g := NewWithT(t)
+	g.SetDefaultEventuallyTimeout(60 * time.Second)
+	spec := newSpec(t, "dev")
+	c := create(t, spec)
+	cl := newClient(t, c)
+	ctx := t.Context()
+
+	begun := time.Now()
+	apply(t, cl, source(t))
+	deployment := &appsv1.Deployment{}
+	g.Eventually(func() (int32, error) {
+		err := cl.Get(ctx, client.ObjectKey{Namespace: "source-system", Name: "source-controller"}, deployment)
+		return deployment.Status.AvailableReplicas, err
+	}).Should(Equal(int32(1)), func() string { return dump(c) })
+	t.Logf("source-controller is available after %s", time.Since(begun).Round(time.Millisecond))
+
+	report, err := c.Report(ctx)
+	g.Expect(err).NotTo(HaveOccurred())
+	logJSON(t, "report", report)
+	onlyLoopback(t, report)
+	carryMarker(t, spec, report)
+	explained(t, report)
+	g.Expect(report.Backed).To(HaveLen(1))
+	g.Expect(report.Backed[0].Running).To(ContainElement("--watch-all-namespaces"))
+	g.Expect(report.Backed[0].PeakMemory).To(BeNumerically(">", 1<<20))
+	for _, p := range report.ControlPlane {
+		g.Expect(p.Restarts).To(BeZero(), p.Component)
+		g.Expect(p.PID).NotTo(BeZero(), p.Component)
+	}
+
+	ownIdentity(t, c.(*embedded))
+	private(t, spec)
+
+	// The process dies: the pod shows it, and it comes back.
+	g.Expect(syscall.Kill(report.Backed[0].PID, syscall.SIGKILL)).To(Succeed())
+	g.Eventually(func() (corev1.ContainerStatus, error) {
+		return containerOf(ctx, cl, "source-system", "source-controller")
+	}).Should(And(
+		HaveField("RestartCount", Equal(int32(1))),
+		HaveField("LastTerminationState.Terminated", And(Not(BeNil()), HaveField("ExitCode", Equal(int32(137))), HaveField("Reason", "Error"))),
+		HaveField("Ready", BeTrue()),
+	))
+
+	// An ordinary pod is said to run, and is listed.
+	apply(t, cl, []byte(nginx))
+	g.Eventually(func() (int32, error) {
+		err := cl.Get(ctx, client.ObjectKey{Namespace: "default", Name: "nginx"}, deployment)
+		return deployment.Status.ReadyReplicas, err
+	}).Should(Equal(int32(2)))
+	report, err = c.Report(ctx)
+	g.Expect(err).NotTo(HaveOccurred())
+	g.Expect(report.Simulated).To(HaveLen(2))
+	g.Expect(report.Simulated[0]).To(And(
+		HaveField("Workload", "Deployment/nginx"),
+		HaveField("Images", ConsistOf("nginx:1.29")),
+		HaveField("Reason", ContainSubstring("no component")),
+	))
+	g.Expect(report.SimulatedBackends).To(ConsistOf(And(
+		HaveField("Kind", "ValidatingWebhookConfiguration"), HaveField("Service", "default/nginx"),
+		HaveField("Webhooks", ConsistOf("nginx.example.com")), HaveField("Pods", HaveLen(2)))))
+	// What depends on it fails at once, and says why.
+	err = cl.Create(ctx, &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "judged", Labels: map[string]string{"judged": "yes"}}})
+	g.Expect(err).To(MatchError(ContainSubstring("simulated")))
+	g.Expect(cl.Create(ctx, &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "judged"}})).To(Succeed())
+
+	// A flag that the program does not know: it keeps ending, visibly.
+	g.Expect(cl.Get(ctx, client.ObjectKey{Namespace: "source-system", Name: "source-controller"}, deployment)).To(Succeed())
+	deployment.Spec.Template.Spec.Containers[0].Args = append(deployment.Spec.Template.Spec.Containers[0].Args, "--no-such-flag")
+	g.Expect(cl.Update(ctx, deployment)).To(Succeed())
+	g.Eventually(func() (corev1.ContainerStatus, error) {
+		return containerOf(ctx, cl, "source-system", "source-controller")
+	}).Should(And(
+		HaveField("State.Waiting", And(Not(BeNil()), HaveField("Reason", "CrashLoopBackOff"))),
+		HaveField("RestartCount", Equal(int32(1))),
+		HaveField("LastTerminationState.Terminated.Message", ContainSubstring("no-such-flag")),
+		HaveField("Ready", BeFalse()),
+	))
+
+	// A Job completes, a deleted pod goes.
+	apply(t, cl, []byte(job))
+	g.Eventually(func() (bool, error) {
+		object := &unstructured.Unstructured{}
+		object.SetAPIVersion("batch/v1")
+		object.SetKind("Job")
+		err := cl.Get(ctx, client.ObjectKey{Namespace: "default", Name: "once"}, object)
+		succeeded, _, _ := unstructured.NestedInt64(object.Object, "status", "succeeded")
+		return succeeded == 1, err
+	}).Should(BeTrue())
+	g.Expect(cl.Delete(ctx, &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "nginx"}})).To(Succeed())
+	g.Expect(cl.Delete(ctx, deployment)).To(Succeed())
+	g.Eventually(func() ([]string, error) { return podNames(ctx, cl) }).Should(ConsistOf(HavePrefix("default/once-")))
+
+	// The API server dies and comes back.
+	report, err = c.Report(ctx)
+	g.Expect(err).NotTo(HaveOccurred())
+	g.Expect(report.Backed).To(BeEmpty())
+	g.Expect(syscall.Kill(report.ControlPlane[1].PID, syscall.SIGKILL)).To(Succeed())
+	g.Eventually(func() (cluster.Process, error) {
+		report, err := c.Report(ctx)
+		if err != nil {
+			return cluster.Process{}, err
+		}
+		return report.ControlPlane[1], nil
+	}).Should(And(HaveField("Component", "kube-apiserver"), HaveField("Restarts", 1), HaveField("PID", Not(BeZero()))))
+
+	findings, err := c.Probe(ctx)
+	g.Expect(err).NotTo(HaveOccurred())
+	logJSON(t, "findings", findings)
+	g.Expect(findings).To(HaveLen(len(cluster.Capabilities())))
+	g.Expect(findings[0]).To(And(
+		HaveField("Capability", cluster.Workloads), HaveField("Has", BeFalse()),
+		HaveField("Evidence", ContainSubstring("has no kubelet"))))
+
+	// All of it goes.
+	report, err = c.Report(ctx)
+	g.Expect(err).NotTo(HaveOccurred())
+	begun = time.Now()
+	g.Expect(c.Close(ctx)).To(Succeed())
+	t.Logf("closed after %s", time.Since(begun).Round(time.Millisecond))
+	gone(t, spec, report)
+	g.Expect(c.Close(ctx)).To(Succeed(), "closing twice")
+}
+
+const nginx = `
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: nginx, namespace: default}
+spec:
+  replicas: 2
+  selector: {matchLabels: {app: nginx}}
+  template:
+    metadata: {labels: {app: nginx}}
+    spec:
+      containers: [{name: nginx, image: "nginx:1.29", ports: [{containerPort: 443}]}]
+---
+apiVersion: v1
+kind: Service
+metadata: {name: nginx, namespace: default}
+spec:
+  selector: {app: nginx}
+  ports: [{port: 443}]
+---
+apiVersion: admissionregistration.k8s.io/v1
+kind: ValidatingWebhookConfiguration
+metadata: {name: nginx}
+webhooks:
+  - name: nginx.example.com
+    clientConfig: {service: {name: nginx, namespace: default}}
+    rules: [{apiGroups: [""], apiVersions: [v1], resources: [configmaps], operations: [CREATE]}]
+    objectSelector: {matchLabels: {judged: "yes"}}
+    sideEffects: None
+    admissionReviewVersions: [v1]
+`
+
+const job = `
+apiVersion: batch/v1
+kind: Job
+metadata: {name: once, namespace: default}
+spec:
+  template:
+    spec:
+      restartPolicy: Never
+      containers: [{name: once, image: "busybox:1"}]
+`
+
+func podNames(ctx context.Context, cl client.Client) ([]string, error) {
+	var list corev1.PodList
+	if err := cl.List(ctx, &list); err != nil {
+		return nil, err
+	}
+	var names []string
+	for _, pod := range list.Items {
+		names = append(names, pod.Namespace+"/"+pod.Name)
+	}
+	return names, nil
+}
+
+// gone fails when a process or a port of a closed cluster is left.
+func gone(t *testing.T, spec cluster.Spec, report cluster.Report) {
+	t.Helper()
+	for _, pid := range processes() {
+		environ, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/environ")
+		if err == nil && strings.Contains("\x00"+string(environ), "\x00"+spec.Marker+"\x00") {
+			t.Errorf("process %d is left: %q", pid, commandLine(pid))
+		}
+	}
+	for _, p := range report.ControlPlane {
+		for _, arg := range p.Running {
+			if _, port, ok := strings.Cut(arg, "port="); ok {
+				listener, err := net.Listen("tcp", "127.0.0.1:"+port)
+				if err != nil {
+					t.Errorf("port of %s is left: %v", arg, err)
+					continue
+				}
+				_ = listener.Close()
+			}
+		}
+	}
+	for _, left := range []string{"kubeconfig", "kwok/clusters/" + spec.Name + "/pki"} {
+		if _, err := os.Stat(filepath.Join(spec.Dir, left)); !os.IsNotExist(err) {
+			t.Errorf("%s is left: %v", left, err)
+		}
+	}
+}
+
+// ownIdentity fails unless the pod's program has the rights of the pod's own
+// ServiceAccount, no others, by a token that is bound to the pod and renewed.
+func ownIdentity(t *testing.T, c *embedded) {
+	t.Helper()
+	g := NewWithT(t)
+	workers := c.agent.workers()
+	g.Expect(workers).To(HaveLen(1))
+	worker := workers[0]
+	id := &identity{sources: worker.sources(), dir: worker.dir}
+
+	config, err := clientcmd.BuildConfigFromFlags("", id.kubeconfig())
+	g.Expect(err).NotTo(HaveOccurred())
+	own, err := kubernetes.NewForConfig(config)
+	g.Expect(err).NotTo(HaveOccurred())
+	self, err := own.AuthenticationV1().SelfSubjectReviews().Create(t.Context(), &authenticationv1.SelfSubjectReview{}, metav1.CreateOptions{})
+	g.Expect(err).NotTo(HaveOccurred())
+	g.Expect(self.Status.UserInfo.Username).To(Equal("system:serviceaccount:source-system:default"))
+	g.Expect(self.Status.UserInfo.Extra).To(HaveKeyWithValue("authentication.kubernetes.io/pod-name", authenticationv1.ExtraValue{worker.pod.Name}))
+	_, err = own.CoreV1().Secrets("source-system").List(t.Context(), metav1.ListOptions{})
+	g.Expect(err).NotTo(HaveOccurred(), "its role allows it")
+	err = own.CoreV1().Namespaces().Delete(t.Context(), "source-system", metav1.DeleteOptions{})
+	g.Expect(err).To(MatchError(ContainSubstring(`User "system:serviceaccount:source-system:default" cannot delete resource "namespaces"`)))
+
+	// Renewed after four fifths of the lifetime, here of a very short one.
+	before, err := os.ReadFile(id.tokenFile())
+	g.Expect(err).NotTo(HaveOccurred())
+	renewing, stop := context.WithCancel(t.Context())
+	defer stop()
+	go id.keep(renewing, 50*time.Millisecond, func(err error) { t.Error(err) })
+	g.Eventually(func() (string, error) {
+		now, err := os.ReadFile(id.tokenFile())
+		return string(now), err
+	}).WithTimeout(30 * time.Second).Should(And(Not(BeEmpty()), Not(Equal(string(before)))))
+}
+
+// private fails when a credential can be read by others, or kwokctl wrote a
+// kubeconfig of its own choice.
+func private(t *testing.T, spec cluster.Spec) {
+	t.Helper()
+	secret := 0
+	err := filepath.WalkDir(spec.Dir, func(path string, entry os.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		name := entry.Name()
+		if name != "token" && !strings.HasPrefix(name, "kubeconfig") && !strings.HasSuffix(name, ".key") {
+			return nil
+		}
+		info, err := entry.Info()
+		if err != nil {
+			return err
+		}
+		secret++
+		if info.Mode().Perm() != 0o600 {
+			t.Errorf("%s has mode %v", path, info.Mode())
+		}
+		if name == "kubeconfig-of-kwokctl" {
+			t.Errorf("%s: kwokctl added a context to a kubeconfig", path)
+		}
+		return nil
+	})
+	if err != nil || secret < 5 {
+		t.Errorf("%d credentials were found in %s: %v", secret, spec.Dir, err)
+	}
+	if info, err := os.Stat(spec.Dir); err != nil || info.Mode().Perm() != 0o700 {
+		t.Errorf("%s: %v %v", spec.Dir, info.Mode(), err)
+	}
+}
+
+// dump tells what a cluster does, for a failed wait.
+func dump(c cluster.Cluster) string {
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	report, err := c.Report(ctx)
+	if err != nil {
+		return err.Error()
+	}
+	data, err := json.MarshalIndent(report, "", " ")
+	if err != nil {
+		return err.Error()
+	}
+	text := string(data)
+	for _, b := range report.Backed {
+		text += "\n" + b.Component + ": " + lastLines(b.Log, 20)
+	}
+	return text
+}
+
+func TestClusterRunsKyverno(t *testing.T) {
+	t.Parallel()
+	g := NewWithT(t)
+	g.SetDefaultEventuallyTimeout(90 * time.Second)
+	spec := newSpec(t, "prd")
+	c := create(t, spec)
+	cl := newClient(t, c)
+	ctx := t.Context()
+	manifests, err := os.ReadFile(filepath.Join(module(t, kyvernoModule), "config", "install-latest-testing.yaml"))
+	g.Expect(err).NotTo(HaveOccurred())
+
+	begun := time.Now()
+	apply(t, cl, manifests)
+	t.Logf("Kyverno is applied after %s", time.Since(begun).Round(time.Millisecond))
+	g.Eventually(func() ([]string, error) {
+		var list appsv1.DeploymentList
+		err := cl.List(ctx, &list, client.InNamespace("kyverno"))
+		var available []string
+		for _, d := range list.Items {
+			if d.Status.AvailableReplicas > 0 {
+				available = append(available, d.Name)
+			}
+		}
+		return available, err
+	}).Should(HaveLen(4), func() string { return dump(c) })
+	t.Logf("Kyverno is available after %s", time.Since(begun).Round(time.Millisecond))
+
+	apply(t, cl, []byte(policy))
+	bad := func() *corev1.ConfigMap {
+		return &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: "default", GenerateName: "judged-", Labels: map[string]string{"colour": "blue"}}}
+	}
+	g.Eventually(func() error { return cl.Create(ctx, bad(), client.DryRunAll) }).
+		Should(MatchError(And(ContainSubstring("colour-is-green"), ContainSubstring("only green will do"))), func() string { return dump(c) })
+	t.Logf("the policy is effective after %s", time.Since(begun).Round(time.Millisecond))
+	good := bad()
+	good.Labels["colour"] = "green"
+	g.Expect(cl.Create(ctx, good, client.DryRunAll)).To(Succeed())
+
+	var webhooks admissionv1.ValidatingWebhookConfigurationList
+	g.Expect(cl.List(ctx, &webhooks)).To(Succeed())
+	g.Expect(webhooks.Items).NotTo(BeEmpty())
+	for _, w := range webhooks.Items {
+		for _, h := range w.Webhooks {
+			t.Logf("%s %s: %v", w.Name, h.Name, h.ClientConfig.Service)
+			g.Expect(h.ClientConfig.Service).NotTo(BeNil(), "a webhook names its Service, as on any cluster")
+		}
+	}
+
+	report, err := c.Report(ctx)
+	g.Expect(err).NotTo(HaveOccurred())
+	logJSON(t, "report", report)
+	onlyLoopback(t, report)
+	carryMarker(t, spec, report)
+	explained(t, report)
+	g.Expect(report.SimulatedBackends).To(BeEmpty())
+	for _, b := range report.Backed {
+		g.Expect(b.Restarts).To(BeZero(), b.Component)
+	}
+
+	begun = time.Now()
+	g.Expect(cl.Delete(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "kyverno"}})).To(Succeed())
+	g.Eventually(func() bool {
+		err := cl.Get(ctx, client.ObjectKey{Name: "kyverno"}, &corev1.Namespace{})
+		return apierrors.IsNotFound(err)
+	}).Should(BeTrue(), func() string { return dump(c) })
+	t.Logf("Kyverno's namespace is gone after %s", time.Since(begun).Round(time.Millisecond))
+
+	g.Expect(c.Close(ctx)).To(Succeed())
+	gone(t, spec, report)
+}
+
+const policy = `
+apiVersion: policies.kyverno.io/v1
+kind: ValidatingPolicy
+metadata: {name: colour-is-green}
+spec:
+  validationActions: [Deny]
+  matchConstraints:
+    resourceRules:
+      - {apiGroups: [""], apiVersions: [v1], operations: [CREATE, UPDATE], resources: [configmaps]}
+  validations:
+    - expression: "object.metadata.?labels.?colour.orValue('green') == 'green'"
+      message: only green will do
+`

@@ -1,0 +1,142 @@
+package program
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/your-org/flux-platform-conformance/suites/internal/check"
+	"github.com/your-org/flux-platform-conformance/suites/internal/platform"
+	"github.com/your-org/flux-platform-conformance/suites/internal/progress"
+	"github.com/your-org/flux-platform-conformance/suites/internal/session"
+)
+
+func (p *program) e2eCommand() *cobra.Command {
+	in := &input{}
+	c := &cobra.Command{
+		Use: "e2e", Short: "The main job: bring everything up, judge every check, report, and leave nothing behind", Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error { return p.e2e(c.Context(), in) },
+	}
+	in.flags(c)
+	c.Flags().StringSliceVar(&in.checks, "checks", nil, "checks to judge: IDs, areas or patterns, by commas (default: all)")
+	c.Flags().BoolVar(&in.keep, "keep", false, "keep the session for a look; end it with «down»")
+	return c
+}
+
+// e2e is one run. Whatever goes wrong, there is a report that says so.
+func (p *program) e2e(ctx context.Context, in *input) error {
+	started := time.Now()
+	soft, hard, release := session.Interrupts(ctx, func(count int) {
+		if count == 1 {
+			fmt.Fprintln(p.errOut, "interrupted: ending the session; once more ends it by force")
+		}
+	})
+	defer release()
+	report := check.Report{Started: started, Command: p.args, Provider: in.Provider, Checks: p.suite.Registry.All()}
+	summary := check.SummaryInput{Checks: p.suite.Registry.All(), Now: started}
+	if err := p.prepare(soft, in); err != nil {
+		if wrong := (invalid{}); errors.As(err, &wrong) {
+			summary.Invalid = err
+		} else {
+			summary.Broken = err
+		}
+		return p.finish(in, &report, summary, nil)
+	}
+	r, err := p.start(soft, in, in.keep)
+	if err == nil {
+		err = p.judgeAll(soft, in, r, &report, &summary)
+	}
+	if err != nil && context.Cause(soft) != nil {
+		err = context.Cause(soft)
+	}
+	if err == nil && in.keep {
+		r.detach()
+		fmt.Fprintf(p.out, "session %s is kept; end it with «down»\n", r.supervisor.ID())
+	} else {
+		err = errors.Join(err, r.stop(hard))
+	}
+	summary.Broken = err
+	return p.finish(in, &report, summary, r)
+}
+
+// judgeAll runs the specs, takes down what the report needs and,
+// where a check failed, dumps what a person needs to see why.
+func (p *program) judgeAll(ctx context.Context, in *input, r *running, report *check.Report, summary *check.SummaryInput) error {
+	selection := Selection{Checks: in.checks, Environments: in.Environments, Tenants: in.Tenants}
+	summary.Plan = p.suite.Plan(r.view, selection)
+	summary.Waivers = waivers(r.view.Config.Waivers)
+	const phase = "checks"
+	r.display.Handle(progress.Event{Time: time.Now(), Phase: phase})
+	outcomes, err := p.judge(ctx, in, r, "run", selection)
+	r.display.Handle(progress.Event{Time: time.Now(), Phase: phase, Done: true})
+	summary.Outcomes = outcomes
+	fill(report, r.view)
+	if len(failed(outcomes)) > 0 {
+		summary.Outcomes = p.dump(ctx, in, r, outcomes)
+	}
+	return err
+}
+
+// waivers are those of CONFIG in the form of the checks.
+func waivers(list []platform.Waiver) []check.Waiver {
+	var out []check.Waiver
+	for _, w := range list {
+		out = append(out, check.Waiver{
+			Check: w.Check, Environment: w.Environment, Tenant: w.Tenant, Reason: w.Reason, Expires: check.DateOf(w.Expires),
+		})
+	}
+	return out
+}
+
+func failed(outcomes []check.Outcome) []check.Outcome {
+	var out []check.Outcome
+	for _, o := range outcomes {
+		if o.Result == check.Failed {
+			out = append(out, o)
+		}
+	}
+	return out
+}
+
+// finish writes the report and the end of the run, and turns the result into the
+// exit code.
+func (p *program) finish(in *input, report *check.Report, summary check.SummaryInput, r *running) error {
+	report.Apply(check.Summarize(summary))
+	report.Seconds = time.Since(report.Started).Seconds()
+	if r != nil && r.display != nil {
+		report.Phases = r.display.Phases()
+		addWaits(report, r)
+		if report.Result == check.RunPassed || report.Result == check.RunFailed {
+			r.history.Learn(report.Phases)
+			if err := progress.SaveHistory(r.historyFile(), r.history); err != nil {
+				fmt.Fprintln(p.errOut, "note:", err)
+			}
+		}
+		fmt.Fprintln(p.out)
+		if err := progress.WriteTable(p.out, report.Phases); err != nil {
+			return err
+		}
+		writeMemory(p.out, report)
+	}
+	fmt.Fprintln(p.out)
+	options := progress.ForFile(os.Stdout, os.Getenv)
+	if err := report.WriteText(p.out, check.TextOptions{Width: options.Columns(), Colour: options.Colour}); err != nil {
+		return err
+	}
+	if err := report.Write(in.artifacts); err != nil {
+		return err
+	}
+	fmt.Fprintf(p.out, "report: %s\n", strings.Join([]string{
+		filepath.Join(in.artifacts, check.ReportFile), filepath.Join(in.artifacts, check.JUnitFile),
+	}, " "))
+	if code := report.Result.ExitCode(); code != 0 {
+		return exit(code)
+	}
+	return nil
+}

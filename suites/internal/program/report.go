@@ -1,0 +1,245 @@
+package program
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"sort"
+	"strings"
+
+	"k8s.io/client-go/tools/clientcmd"
+
+	"github.com/your-org/flux-platform-conformance/suites/internal/bringup"
+	"github.com/your-org/flux-platform-conformance/suites/internal/check"
+	"github.com/your-org/flux-platform-conformance/suites/internal/check/dump"
+	"github.com/your-org/flux-platform-conformance/suites/internal/cluster"
+	"github.com/your-org/flux-platform-conformance/suites/internal/session"
+	"github.com/your-org/flux-platform-conformance/suites/internal/source"
+)
+
+// fill takes down what a report says of the session beside the outcomes.
+func fill(report *check.Report, view *bringup.View) {
+	report.Tenants = view.Platform.TenantNames()
+	if r, ok := view.State.Repository("platform"); ok {
+		report.Platform = check.Platform{Folder: r.Folder, Revision: r.Revision, Dirty: r.Dirty}
+	}
+	for _, c := range view.State.Components {
+		report.Components = append(report.Components, check.Component{
+			Name: c.Name, Version: c.Version, Origin: c.Origin, FromCache: c.FromCache, Reference: c.Reference, Digest: c.Digest,
+		})
+	}
+	for _, unread := range view.Platform.Unread {
+		report.Notes = append(report.Notes, "not read: "+unread.String())
+	}
+	for _, e := range view.State.Environments {
+		fillEnvironment(report, view, e)
+	}
+	fillSources(report, view)
+}
+
+func fillEnvironment(report *check.Report, view *bringup.View, e bringup.EnvironmentState) {
+	environment := check.Environment{Name: e.Name}
+	defer func() { report.Environments = append(report.Environments, environment) }()
+	for _, f := range e.Findings {
+		report.Capabilities = append(report.Capabilities, check.Capability{
+			Environment: e.Name, Name: string(f.Capability), Has: f.Has, Evidence: f.Evidence,
+		})
+	}
+	for _, line := range e.Chain {
+		report.Notes = append(report.Notes, e.Name+": not ready when the bring-up ended: "+line)
+	}
+	found, err := e.ClusterReport()
+	if err != nil {
+		report.Notes = append(report.Notes, err.Error())
+		return
+	}
+	environment.Kubernetes, environment.Flux = found.Version, view.FluxVersion
+	for _, process := range found.ControlPlane {
+		report.Processes = append(report.Processes, check.Process{Name: process.Component, Environment: e.Name, PeakBytes: process.PeakMemory})
+	}
+	for _, backed := range found.Backed {
+		report.Processes = append(report.Processes, check.Process{Name: backed.Component, Environment: e.Name, PeakBytes: backed.PeakMemory})
+	}
+	for _, o := range found.Overrides {
+		declared := ""
+		if o.Declared != nil {
+			declared = *o.Declared
+		}
+		report.Overrides = append(report.Overrides, check.Override{
+			Environment: e.Name, Workload: o.Namespace + "/" + o.Workload + "/" + o.Container,
+			Kind: string(o.Kind), Name: o.Name, Declared: declared, Effective: o.Effective, Reason: o.Reason,
+		})
+	}
+	for _, pod := range found.Simulated {
+		report.SimulatedPods = append(report.SimulatedPods, check.SimulatedPod{Environment: e.Name, Namespace: pod.Namespace, Name: pod.Name, Images: pod.Images})
+	}
+	for _, backend := range found.SimulatedBackends {
+		report.SimulatedBackends = append(report.SimulatedBackends, check.SimulatedBackend{Environment: e.Name, Kind: backend.Kind, Name: backend.Name, Service: backend.Service})
+	}
+	report.Notes = append(report.Notes, notHonoured(e.Name, found.NotHonoured)...)
+}
+
+// notHonoured says in one note per field what backed pods declare and do not get.
+func notHonoured(environment string, list []cluster.NotHonoured) []string {
+	workloads := map[string][]string{}
+	reasons := map[string]string{}
+	for _, n := range list {
+		name := n.Namespace + "/" + n.Workload
+		if !slices.Contains(workloads[n.Field], name) {
+			workloads[n.Field] = append(workloads[n.Field], name)
+		}
+		reasons[n.Field] = n.Reason
+	}
+	var out []string
+	for field, names := range workloads {
+		slices.Sort(names)
+		out = append(out, fmt.Sprintf("%s: %s is not honoured for programs that run on this machine: %s (%s)", environment, field, reasons[field], strings.Join(names, ", ")))
+	}
+	slices.Sort(out)
+	return out
+}
+
+// fillSources reads the log of the session's servers: what was served, once per
+// URL and revision, and every refusal.
+func fillSources(report *check.Report, view *bringup.View) {
+	file, err := os.Open(view.State.Requests)
+	if err != nil {
+		report.Notes = append(report.Notes, fmt.Sprintf("read the log of the servers: %s", err))
+		return
+	}
+	defer file.Close()
+	lines := bufio.NewScanner(file)
+	lines.Buffer(nil, 1<<20)
+	for lines.Scan() {
+		var r source.Request
+		if json.Unmarshal(lines.Bytes(), &r) != nil {
+			continue
+		}
+		if !r.Answered {
+			refused := check.RefusedRequest{URL: r.URL, Object: r.Object, Time: r.Time}
+			if !slices.ContainsFunc(report.RefusedRequests, func(o check.RefusedRequest) bool { return o.URL == r.URL && o.Object == r.Object }) {
+				report.RefusedRequests = append(report.RefusedRequests, refused)
+			}
+			continue
+		}
+		s := check.Source{URL: r.Source, Revision: r.Revision, Upstream: r.Upstream}
+		if r.Upstream {
+			s.Digest = r.Digest
+		}
+		if r.Revision != "" && !slices.Contains(report.Sources, s) {
+			report.Sources = append(report.Sources, s)
+		}
+	}
+}
+
+// addWaits lays what the bring-up waited for beside its phases.
+func addWaits(report *check.Report, r *running) {
+	if r.view == nil {
+		return
+	}
+	for _, e := range r.view.State.Environments {
+		for i := range report.Phases {
+			phase := &report.Phases[i]
+			if phase.Environment != e.Name || phase.Name != "platform" {
+				continue
+			}
+			phase.WaitedFor = nil
+			for _, w := range e.Waited {
+				phase.WaitedFor = append(phase.WaitedFor, check.Wait{Object: w.Object, Seconds: w.Seconds})
+			}
+		}
+	}
+}
+
+// writeMemory writes the programs that took most memory.
+func writeMemory(w io.Writer, report *check.Report) {
+	processes := slices.Clone(report.Processes)
+	sort.Slice(processes, func(i, j int) bool { return processes[i].PeakBytes > processes[j].PeakBytes })
+	var sum int64
+	for _, process := range processes {
+		sum += process.PeakBytes
+	}
+	if sum == 0 {
+		return
+	}
+	const mebibyte = 1 << 20
+	fmt.Fprintf(w, "\npeak memory, all processes together at most: %d MiB;", sum/mebibyte)
+	for _, process := range processes[:min(3, len(processes))] {
+		fmt.Fprintf(w, " %s %s %d MiB", process.Environment, process.Name, process.PeakBytes/mebibyte)
+	}
+	fmt.Fprintln(w)
+}
+
+// dump collects what lies in the clusters of failed checks, and tells each
+// outcome where. What cannot be dumped is noted and hides no failure.
+func (p *program) dump(ctx context.Context, in *input, r *running, outcomes []check.Outcome) []check.Outcome {
+	out := slices.Clone(outcomes)
+	for _, e := range r.view.State.Environments {
+		if err := p.dumpEnvironment(ctx, in, r, e, out); err != nil {
+			fmt.Fprintln(p.errOut, "note: dump of", e.Name, "is not complete:", err)
+		}
+	}
+	return out
+}
+
+func (p *program) dumpEnvironment(ctx context.Context, in *input, r *running, e bringup.EnvironmentState, outcomes []check.Outcome) error {
+	if len(failed(outcomes)) == 0 {
+		return nil
+	}
+	config, err := clientcmd.BuildConfigFromFlags("", e.Kubeconfig)
+	if err != nil {
+		return err
+	}
+	var namespaces []string
+	if declared := r.view.Platform.Environment(e.Name); declared != nil {
+		for _, n := range declared.Namespaces {
+			namespaces = append(namespaces, n.GetName())
+		}
+		for _, t := range declared.Tenants {
+			namespaces = append(namespaces, t.Namespace, t.TargetNamespace)
+		}
+	}
+	slices.Sort(namespaces)
+	var logs []string
+	if report, err := e.ClusterReport(); err == nil {
+		for _, process := range report.ControlPlane {
+			logs = append(logs, process.Log)
+		}
+		for _, backed := range report.Backed {
+			logs = append(logs, backed.Log)
+		}
+	}
+	var problems []error
+	for i := range outcomes {
+		o := &outcomes[i]
+		if o.Result != check.Failed || o.Environment != e.Name {
+			continue
+		}
+		judged, _ := p.suite.Registry.Get(o.Check)
+		o.Artifacts = filepath.Join(e.Name, o.Check)
+		_, err := dump.Collect(ctx, dump.Input{
+			RESTConfig: config, Dir: filepath.Join(in.artifacts, e.Name), Check: judged, Outcome: *o,
+			Namespaces: slices.Compact(namespaces), Logs: logs,
+		})
+		problems = append(problems, err)
+	}
+	return errors.Join(problems...)
+}
+
+// clearArtifacts takes away what an earlier run left in the folder, and nothing
+// that a run does not write.
+func clearArtifacts(dir string, environments []string) error {
+	names := append([]string{check.ReportFile, check.JUnitFile, session.LogName, SpecsLog}, environments...)
+	for _, name := range names {
+		if err := os.RemoveAll(filepath.Join(dir, name)); err != nil {
+			return fmt.Errorf("clear what an earlier run left in %s: %w", dir, err)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,285 @@
+package program
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/your-org/flux-platform-conformance/suites/internal/bringup"
+	"github.com/your-org/flux-platform-conformance/suites/internal/check"
+	"github.com/your-org/flux-platform-conformance/suites/internal/progress"
+	"github.com/your-org/flux-platform-conformance/suites/internal/session"
+)
+
+// stopGrace bounds how long a session may take to end before it is killed.
+const stopGrace = 45 * time.Second
+
+// running is a session that this process has had brought up.
+type running struct {
+	supervisor *session.Supervisor
+	display    *progress.Display
+	stopShow   context.CancelFunc
+	shown      chan struct{}
+	view       *bringup.View
+	root       string
+	history    progress.History
+}
+
+// prepare makes the input's paths absolute and refuses what can be refused
+// before anything is started.
+func (p *program) prepare(ctx context.Context, in *input) error {
+	for _, path := range []*string{&in.Platform, &in.Developer, &in.Config, &in.artifacts} {
+		if *path == "" {
+			continue
+		}
+		absolute, err := filepath.Abs(*path)
+		if err != nil {
+			return invalid{err}
+		}
+		*path = absolute
+	}
+	if _, err := p.suite.Registry.Select(in.checks); err != nil {
+		return invalid{err}
+	}
+	root, err := session.Root()
+	if err != nil {
+		return err
+	}
+	dir, err := os.MkdirTemp(root, "input-")
+	if err != nil {
+		return fmt.Errorf("read the input: %w", err)
+	}
+	read, err := bringup.Read(ctx, p.assets, in.Options, dir)
+	if err := os.RemoveAll(dir); err != nil {
+		return fmt.Errorf("read the input: %w", err)
+	}
+	if err != nil {
+		return invalid{err}
+	}
+	if read.Unanswered != nil {
+		fmt.Fprintf(p.errOut, "note: some URLs will be refused:\n%s\n", read.Unanswered)
+	}
+	var environments []string
+	for _, e := range read.Platform.Environments {
+		environments = append(environments, e.Name)
+	}
+	return clearArtifacts(in.artifacts, environments)
+}
+
+// start reaps what dead sessions left and has a new one brought up; it returns
+// when all has settled. The caller ends it with stop, also after an error.
+func (p *program) start(ctx context.Context, in *input, keep bool) (*running, error) {
+	root, err := session.Root()
+	if err != nil {
+		return nil, err
+	}
+	removed, err := session.ReapStale(ctx, root)
+	for _, r := range removed {
+		fmt.Fprintf(p.out, "cleaned up after a session that was killed: %s\n", r)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("clean up after earlier sessions: %w", err)
+	}
+	r := &running{root: root, shown: make(chan struct{})}
+	if r.history, err = progress.LoadHistory(r.historyFile()); err != nil {
+		fmt.Fprintln(p.errOut, "note:", err)
+	}
+	options := progress.ForFile(os.Stdout, os.Getenv)
+	options.History = r.history
+	r.display = progress.NewDisplay(options)
+	show, stopShow := context.WithCancel(context.WithoutCancel(ctx))
+	r.stopShow = stopShow
+	go func() {
+		defer close(r.shown)
+		r.display.Run(show)
+	}()
+	encoded, err := json.Marshal(in.Options)
+	if err != nil {
+		return r, fmt.Errorf("hand the input to the supervisor: %w", err)
+	}
+	r.supervisor, err = session.Start(ctx, session.StartOptions{
+		Root: root, Args: []string{"supervise", string(encoded)}, Keep: keep, Events: r.event,
+		LogFile: filepath.Join(in.artifacts, session.LogName),
+	})
+	if err != nil {
+		return r, err
+	}
+	if err := r.supervisor.WaitReady(ctx); err != nil {
+		return r, err
+	}
+	return r, r.look(ctx)
+}
+
+// look opens a view on what the session serves now.
+func (r *running) look(ctx context.Context) error {
+	var state bringup.State
+	if _, err := session.ReadState(r.supervisor.File(), &state); err != nil {
+		return err
+	}
+	var err error
+	r.view, err = bringup.Open(ctx, state, filepath.Join(filepath.Dir(r.supervisor.File()), "trees"))
+	return err
+}
+
+func (r *running) event(e session.Event) {
+	if e.Kind != bringup.ProgressEvent {
+		return
+	}
+	var step progress.Event
+	if json.Unmarshal(e.Data, &step) == nil {
+		r.display.Handle(step)
+	}
+}
+
+func (r *running) historyFile() string { return filepath.Join(r.root, "history.json") }
+
+// stop ends the session and what is shown of it.
+func (r *running) stop(ctx context.Context) error {
+	if r == nil {
+		return nil
+	}
+	var err error
+	if r.supervisor != nil {
+		bounded, cancel := context.WithTimeout(ctx, stopGrace)
+		err = r.supervisor.Stop(bounded)
+		cancel()
+	}
+	r.stopShow()
+	<-r.shown
+	return err
+}
+
+// detach leaves a kept session running and ends what is shown of it.
+func (r *running) detach() {
+	r.stopShow()
+	<-r.shown
+}
+
+func (p *program) superviseCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "supervise OPTIONS", Hidden: true, Args: cobra.ExactArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			var options bringup.Options
+			if err := json.Unmarshal([]byte(args[0]), &options); err != nil {
+				return fmt.Errorf("read the supervisor's options: %w", err)
+			}
+			return session.Serve(c.Context(), session.ServeOptions{}, bringup.Run(p.assets, options))
+		},
+	}
+}
+
+func (p *program) upCommand() *cobra.Command {
+	in := &input{}
+	c := &cobra.Command{
+		Use: "up", Short: "Bring a session up and keep it", Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			soft, hard, release := session.Interrupts(c.Context(), nil)
+			defer release()
+			if err := p.prepare(soft, in); err != nil {
+				return err
+			}
+			r, err := p.start(soft, in, true)
+			if err != nil {
+				return errors.Join(err, r.stop(hard))
+			}
+			r.detach()
+			fmt.Fprintf(p.out, "session %s is up\n", r.supervisor.ID())
+			for _, e := range r.view.State.Environments {
+				fmt.Fprintf(p.out, "  %-8s KUBECONFIG=%s\n", e.Name, e.Kubeconfig)
+				for _, line := range e.Chain {
+					fmt.Fprintf(p.out, "           not ready: %s\n", line)
+				}
+			}
+			fmt.Fprintf(p.out, "judge it with: ginkgo -p ./suites    end it with: make down\n")
+			return nil
+		},
+	}
+	in.flags(c)
+	return c
+}
+
+// SpecsLog is the file beside the report with what Ginkgo itself printed.
+const SpecsLog = "specs.log"
+
+// judge has the specs run on a session, in a process of their own: Ginkgo runs
+// its specs once per process, and proving runs them once per fault. The name
+// tells apart what is judged on one session.
+func (p *program) judge(ctx context.Context, in *input, r *running, name string, selection Selection) ([]check.Outcome, error) {
+	executable, err := os.Executable()
+	if err != nil {
+		return nil, fmt.Errorf("find this program: %w", err)
+	}
+	dir := filepath.Dir(r.supervisor.File())
+	runFolder := filepath.Join(dir, "runs", name)
+	command := exec.CommandContext(ctx, executable, "judge", r.supervisor.File(),
+		"--run-folder", runFolder, "--trees", filepath.Join(dir, "trees"),
+		"--checks", strings.Join(selection.Checks, ","), "--environments", strings.Join(selection.Environments, ","),
+		"--tenants", strings.Join(selection.Tenants, ","))
+	// The specs end themselves at SIGTERM, with what they had found so far.
+	command.Cancel = func() error { return command.Process.Signal(syscall.SIGTERM) }
+	command.WaitDelay = stopGrace
+	command.Env = append(os.Environ(), session.MarkerVariable+"="+r.supervisor.ID())
+	output, runErr := command.CombinedOutput()
+	if err := os.MkdirAll(in.artifacts, 0o755); err != nil {
+		return nil, fmt.Errorf("make the folder of artifacts: %w", err)
+	}
+	if err := check.WriteFile(filepath.Join(in.artifacts, SpecsLog), output); err != nil {
+		return nil, err
+	}
+	var ended *exec.ExitError
+	if runErr != nil && (!errors.As(runErr, &ended) || ended.ExitCode() != check.RunFailed.ExitCode()) {
+		runErr = fmt.Errorf("judge: %w: %s", runErr, output)
+	} else {
+		runErr = nil
+	}
+	outcomes, err := check.ReadOutcomes(runFolder)
+	if err == nil && runErr == nil && len(outcomes) == 0 {
+		err = fmt.Errorf("judge: no outcome was recorded: %s", output)
+	}
+	return outcomes, errors.Join(runErr, err)
+}
+
+// judgeCommand is the process that judge starts.
+func (p *program) judgeCommand() *cobra.Command {
+	var selection Selection
+	var runFolder, trees string
+	c := &cobra.Command{
+		Use: "judge SESSION-FILE", Hidden: true, Args: cobra.ExactArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			var state bringup.State
+			if _, err := session.ReadState(args[0], &state); err != nil {
+				return err
+			}
+			view, err := bringup.Open(c.Context(), state, trees)
+			if err != nil {
+				return err
+			}
+			outcomes, err := p.suite.Judge(c.Context(), view, selection, runFolder)
+			if err != nil {
+				return err
+			}
+			for _, o := range outcomes {
+				if o.Result == check.Failed {
+					return exit(check.RunFailed.ExitCode())
+				}
+			}
+			return nil
+		},
+	}
+	f := c.Flags()
+	f.StringSliceVar(&selection.Checks, "checks", nil, "")
+	f.StringSliceVar(&selection.Environments, "environments", nil, "")
+	f.StringSliceVar(&selection.Tenants, "tenants", nil, "")
+	f.StringVar(&runFolder, "run-folder", "", "")
+	f.StringVar(&trees, "trees", "", "")
+	return c
+}

@@ -1,0 +1,294 @@
+// Package suites holds the conformance specs, one file per area, and the frame
+// that makes a spec tree of them: one spec per check, environment and tenant of
+// the platform under test. The program runs them, and «ginkgo -p ./suites» runs
+// the same ones against the same session.
+package suites
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"sync/atomic"
+
+	. "github.com/onsi/ginkgo/v2"
+	"github.com/onsi/ginkgo/v2/types"
+	. "github.com/onsi/gomega"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/your-org/flux-platform-conformance/suites/internal/bringup"
+	"github.com/your-org/flux-platform-conformance/suites/internal/check"
+	"github.com/your-org/flux-platform-conformance/suites/internal/platform"
+	"github.com/your-org/flux-platform-conformance/suites/internal/program"
+)
+
+// registry holds every check of the specs; they add themselves when the package
+// is initialised.
+var registry check.Registry
+
+// current is what the spec tree is built from; set before Ginkgo builds it.
+var current *run
+
+// run is one judgement of a session.
+type run struct {
+	view         *bringup.View
+	environments []*environment
+	checks       []check.Check
+	tenants      []string
+	recorder     *check.Recorder
+	timeouts     platform.Timeouts
+}
+
+// environment is one cluster with what was declared for it.
+type environment struct {
+	*platform.Environment
+	// state is what the session says of the cluster.
+	state bringup.EnvironmentState
+	// config and client act as the cluster's administrator.
+	config *rest.Config
+	client client.Client
+	view   *bringup.View
+}
+
+// as returns a client that acts as somebody else: through a copy of the
+// configuration, never the shared one.
+func (e *environment) as(user string, groups ...string) (client.Client, error) {
+	config := rest.CopyConfig(e.config)
+	config.Impersonate = rest.ImpersonationConfig{UserName: user, Groups: groups}
+	c, err := client.New(config, client.Options{})
+	if err != nil {
+		return nil, fmt.Errorf("connect to %s as %s: %w", e.Name, user, err)
+	}
+	return c, nil
+}
+
+// attach prepares a run on the session that view shows.
+func attach(view *bringup.View, selection program.Selection, runFolder string) (*run, error) {
+	// The API server warns of old kinds, which listing everything includes.
+	rest.SetDefaultWarningHandler(rest.NoWarnings{})
+	checks, err := registry.Select(selection.Checks)
+	if err != nil {
+		return nil, err
+	}
+	recorder, err := check.OpenRecorder(runFolder)
+	if err != nil {
+		return nil, err
+	}
+	r := &run{view: view, checks: checks, tenants: selection.Tenants, recorder: recorder, timeouts: view.Timeouts()}
+	for _, declared := range view.Platform.Environments {
+		state, up := view.State.Environment(declared.Name)
+		if !up || len(selection.Environments) > 0 && !slices.Contains(selection.Environments, declared.Name) {
+			continue
+		}
+		config, err := clientcmd.BuildConfigFromFlags("", state.Kubeconfig)
+		if err != nil {
+			return nil, fmt.Errorf("read the kubeconfig of %s: %w", declared.Name, err)
+		}
+		// The suite itself is not throttled: the API server says when it is busy.
+		config.QPS, config.Burst = -1, 0
+		c, err := client.New(config, client.Options{})
+		if err != nil {
+			return nil, fmt.Errorf("connect to %s: %w", declared.Name, err)
+		}
+		r.environments = append(r.environments, &environment{
+			Environment: declared, state: state, config: config, client: c, view: view,
+		})
+	}
+	if len(r.environments) == 0 {
+		return nil, errors.New("the session has no environment that is selected")
+	}
+	return r, nil
+}
+
+// selects says whether the run judges a tenant.
+func (r *run) selects(tenant string) bool {
+	return len(r.tenants) == 0 || slices.Contains(r.tenants, tenant)
+}
+
+// plan lists what a run of the whole platform owes; what the selection leaves
+// out is planned as skipped.
+func plan(view *bringup.View, selection program.Selection) []check.Planned {
+	chosen, _ := registry.Select(selection.Checks)
+	var environments []string
+	for _, e := range view.Platform.Environments {
+		environments = append(environments, e.Name)
+	}
+	tenants := func(environment string) []string {
+		var out []string
+		for _, e := range view.Platform.Environments {
+			if e.Name == environment {
+				for _, t := range e.Tenants {
+					out = append(out, t.Name)
+				}
+			}
+		}
+		return out
+	}
+	return check.Plan(registry.All(), environments, tenants, func(c check.Check, environment, tenant string) string {
+		switch {
+		case !slices.ContainsFunc(chosen, func(other check.Check) bool { return other.ID == c.ID }):
+			return "CHECKS leaves it out"
+		case environment != "" && len(selection.Environments) > 0 && !slices.Contains(selection.Environments, environment):
+			return "ENVS leaves it out"
+		case tenant != "" && len(selection.Tenants) > 0 && !slices.Contains(selection.Tenants, tenant):
+			return "TENANTS leaves it out"
+		}
+		return ""
+	})
+}
+
+// The prefixes of a spec's labels by which its outcome is found.
+const (
+	checkLabel       = "check:"
+	environmentLabel = "environment:"
+	tenantLabel      = "tenant:"
+)
+
+// notSupported marks a skip that is an outcome of its own.
+const notSupported = "NOT_SUPPORTED: "
+
+// perEnvironment declares a check that is judged once in every environment.
+func perEnvironment(c check.Check, body func(SpecContext, *environment), decorators ...any) bool {
+	c.Scope = check.ScopeEnvironment
+	return declare(c, func() {
+		for _, e := range current.environments {
+			It("in "+e.Name, Label(environmentLabel+e.Name), decorators, func(ctx SpecContext) {
+				requireCapabilities(c, e)
+				body(ctx, e)
+			}, SpecTimeout(current.timeouts.Check))
+		}
+	})
+}
+
+// perTenant declares a check that is judged for every tenant of every
+// environment.
+func perTenant(c check.Check, body func(SpecContext, *environment, *platform.Tenant)) bool {
+	c.Scope = check.ScopeTenant
+	return declare(c, func() {
+		for _, e := range current.environments {
+			for _, tenant := range e.Tenants {
+				if !current.selects(tenant.Name) {
+					continue
+				}
+				It(fmt.Sprintf("for %s in %s", tenant.Name, e.Name), Label(environmentLabel+e.Name, tenantLabel+tenant.Name), func(ctx SpecContext) {
+					requireCapabilities(c, e)
+					body(ctx, e, tenant)
+				}, SpecTimeout(current.timeouts.Check))
+			}
+		}
+	})
+}
+
+func declare(c check.Check, specs func()) bool {
+	if err := registry.Add(c); err != nil {
+		panic(err) // a mistake in this package, seen by every run
+	}
+	return Describe(c.ID+" "+c.Title, Label(checkLabel+c.ID, c.Area(), string(c.Level)), func() {
+		if current == nil || !slices.ContainsFunc(current.checks, func(chosen check.Check) bool { return chosen.ID == c.ID }) {
+			return
+		}
+		specs()
+	})
+}
+
+// requireCapabilities ends a spec whose check needs what the cluster, by the
+// session's probes, cannot do.
+func requireCapabilities(c check.Check, e *environment) {
+	GinkgoHelper()
+	for _, need := range c.Needs {
+		found := false
+		for _, finding := range e.state.Findings {
+			if string(finding.Capability) != need {
+				continue
+			}
+			found = true
+			if !finding.Has {
+				Skip(notSupported + need + ": " + finding.Evidence)
+			}
+		}
+		Expect(found).To(BeTrue(), "no probe answered for the capability %s", need)
+	}
+}
+
+// Every spec's end becomes an outcome, whatever way it ended.
+var _ = ReportAfterEach(func(report SpecReport) {
+	o := check.Outcome{Seconds: report.RunTime.Seconds()}
+	for _, label := range report.Labels() {
+		if id, ok := strings.CutPrefix(label, checkLabel); ok {
+			o.Check = id
+		}
+		if name, ok := strings.CutPrefix(label, environmentLabel); ok {
+			o.Environment = name
+		}
+		if name, ok := strings.CutPrefix(label, tenantLabel); ok {
+			o.Tenant = name
+		}
+	}
+	c, known := registry.Get(o.Check)
+	if !known {
+		return
+	}
+	message := strings.TrimSpace(report.Failure.Message)
+	switch {
+	case report.State == types.SpecStatePassed:
+		o.Result = check.Passed
+	case report.State == types.SpecStateSkipped && strings.HasPrefix(message, notSupported):
+		o.Result, o.Reason = check.NotSupported, strings.TrimPrefix(message, notSupported)
+	default:
+		// A skip that is no NOT_SUPPORTED, a panic, a time-out: none is a pass.
+		o.Result, o.Expected, o.Found = check.Failed, c.Title, message
+		if o.Found == "" {
+			o.Found = "the spec ended as " + report.State.String()
+		}
+		if panicked := report.Failure.ForwardedPanic; panicked != "" {
+			o.Found += ": " + panicked
+		}
+	}
+	if err := current.recorder.Record(o); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		recordErrors.Add(1)
+	}
+})
+
+// recordErrors counts outcomes that could not be written down: the run is then
+// broken, since the report would be silent about them.
+var recordErrors atomic.Int32
+
+// verdictSink is what Ginkgo reports a failed suite to, outside of «go test».
+type verdictSink struct{ failed bool }
+
+// Fail is called by Ginkgo when any spec failed; the outcomes say which.
+func (s *verdictSink) Fail() { s.failed = true }
+
+// judge runs the specs on a session in this process, once, and returns the
+// outcomes. A platform for which no spec is built is an error.
+func judge(_ context.Context, view *bringup.View, selection program.Selection, runFolder string) ([]check.Outcome, error) {
+	r, err := attach(view, selection, runFolder)
+	if err != nil {
+		return nil, err
+	}
+	current = r
+	RegisterFailHandler(Fail)
+	EnforceDefaultTimeoutsWhenUsingContexts()
+	SetDefaultEventuallyTimeout(r.timeouts.Eventually)
+	SetDefaultEventuallyPollingInterval(r.timeouts.Poll)
+	suite, reporter := GinkgoConfiguration()
+	suite.FailOnEmpty, suite.FailOnPending, suite.RandomizeAllSpecs = true, true, true
+	reporter.NoColor, reporter.Succinct = true, true
+	sink := &verdictSink{}
+	passed := RunSpecs(sink, "Flux platform conformance", suite, reporter)
+	closed := r.recorder.Close()
+	outcomes, err := check.ReadOutcomes(runFolder)
+	if n := recordErrors.Load(); n > 0 {
+		err = errors.Join(err, fmt.Errorf("%d outcomes could not be written down", n))
+	}
+	failed := slices.ContainsFunc(outcomes, func(o check.Outcome) bool { return o.Result == check.Failed })
+	if passed == failed {
+		err = errors.Join(err, errors.New("the specs and their outcomes disagree on whether one failed: was none selected?"))
+	}
+	return outcomes, errors.Join(err, closed)
+}
