@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -23,7 +24,8 @@ type SettleInput struct {
 	Timeout time.Duration
 	// Stall bounds the time in which nothing changes at all; required.
 	Stall time.Duration
-	// Progress is told what is waited for; may be nil.
+	// Progress is told what is waited for, first what itself waits for nothing; may
+	// be nil.
 	Progress func(waiting []Object)
 	// Refused says whether the session refused what this object asks for, and in
 	// which words: such a source will not become ready. May be nil.
@@ -149,9 +151,12 @@ func (s *settler) step(ctx context.Context) (bool, error) {
 			s.blocked = append(s.blocked, o)
 			continue
 		}
-		active = append(active, o)
+		// What waits for nothing else is what everything waits for: it comes first.
 		if s.unhindered(o, index) {
 			s.waited[o.Ref] += passed
+			active = slices.Insert(active, 0, o)
+		} else {
+			active = append(active, o)
 		}
 	}
 	if s.in.Progress != nil {
@@ -206,7 +211,13 @@ func (s *settler) wake(ctx context.Context, objects []Object, index map[Ref]Obje
 	return nil
 }
 
+// refers says whether an object waits for another without being told when that
+// becomes ready. Of a source's new artifact every controller is told: asking for
+// more would have it reconcile twice.
 func refers(o Object, to Ref) bool {
+	if o.Kind != "GitRepository" && o.Kind != to.Kind {
+		return false
+	}
 	for _, ref := range o.WaitsFor {
 		if ref == to {
 			return true

@@ -1,7 +1,10 @@
 package program
 
 import (
+	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
@@ -13,7 +16,8 @@ import (
 )
 
 func (p *program) componentsCommand() *cobra.Command {
-	return &cobra.Command{
+	var link string
+	c := &cobra.Command{
 		Use: "components", Short: "Have every component of a cluster ready in the cache, and list them", Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			root, err := session.Root()
@@ -38,7 +42,22 @@ func (p *program) componentsCommand() *cobra.Command {
 			for _, one := range found {
 				fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\n", one.Name, one.Version, one.Origin, one.Reference, one.Path)
 			}
-			return table.Flush()
+			return errors.Join(table.Flush(), linkAll(found, link))
 		},
 	}
+	c.Flags().StringVar(&link, "link", "", "folder to make links in, named after the components (default: none)")
+	return c
+}
+
+// linkAll makes a link to each program, for tests that run them.
+func linkAll(found []component.Component, dir string) error {
+	if dir == "" {
+		return nil
+	}
+	for _, one := range found {
+		if err := os.Symlink(one.Path, filepath.Join(dir, one.Name)); err != nil {
+			return fmt.Errorf("link the components into %s: %w", dir, err)
+		}
+	}
+	return nil
 }

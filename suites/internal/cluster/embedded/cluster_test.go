@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -36,8 +37,10 @@ import (
 )
 
 const (
-	sourceModule  = "github.com/fluxcd/source-controller@v1.9.5"
-	kyvernoModule = "github.com/kyverno/kyverno@v1.19.1"
+	sourceModule    = "github.com/fluxcd/source-controller@v1.9.5"
+	kustomizeModule = "github.com/fluxcd/kustomize-controller@v1.9.5"
+	helmModule      = "github.com/fluxcd/helm-controller@v1.6.4"
+	kyvernoModule   = "github.com/kyverno/kyverno@v1.19.1"
 )
 
 // module returns the folder of a Go module, which the go command fetches and
@@ -98,10 +101,29 @@ func apply(t *testing.T, cl client.Client, manifests []byte) {
 	}
 }
 
-// source builds source-controller's own manifests.
-func source(t *testing.T) []byte {
+// flux builds a controller's own manifests in a namespace of its own: they give
+// rights to the namespace's default account.
+func flux(t *testing.T, version, namespace string) []byte {
 	t.Helper()
-	result, err := krusty.MakeKustomizer(krusty.MakeDefaultOptions()).Run(filesys.MakeFsOnDisk(), filepath.Join(module(t, sourceModule), "config", "default"))
+	dir := t.TempDir()
+	kustomization := "namespace: " + namespace + "\nresources:\n- namespace.yaml\n"
+	for _, part := range []string{"crd", "rbac", "manager"} {
+		// kustomize takes folders by relative paths only.
+		path, err := filepath.Rel(dir, filepath.Join(module(t, version), "config", part))
+		if err != nil {
+			t.Fatal(err)
+		}
+		kustomization += "- " + path + "\n"
+	}
+	for name, content := range map[string]string{
+		"kustomization.yaml": kustomization,
+		"namespace.yaml":     "apiVersion: v1\nkind: Namespace\nmetadata: {name: " + namespace + "}\n",
+	} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	result, err := krusty.MakeKustomizer(krusty.MakeDefaultOptions()).Run(filesys.MakeFsOnDisk(), dir)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -110,6 +132,19 @@ func source(t *testing.T) []byte {
 		t.Fatal(err)
 	}
 	return data
+}
+
+// available names the Deployments that have an available replica.
+func available(ctx context.Context, cl client.Client) ([]string, error) {
+	var list appsv1.DeploymentList
+	err := cl.List(ctx, &list)
+	var names []string
+	for _, d := range list.Items {
+		if d.Status.AvailableReplicas > 0 {
+			names = append(names, d.Name)
+		}
+	}
+	return names, err
 }
 
 // podOf returns the one pod of a Deployment that is not being deleted.
@@ -228,7 +263,7 @@ func logJSON(t *testing.T, what string, value any) {
 	t.Logf("%s: %s", what, data)
 }
 
-func TestClusterRunsSourceController(t *testing.T) {
+func TestClusterRunsFlux(t *testing.T) {
 	t.Parallel()
 	g := NewWithT(t)
 	g.SetDefaultEventuallyTimeout(60 * time.Second)
@@ -238,13 +273,13 @@ func TestClusterRunsSourceController(t *testing.T) {
 	ctx := t.Context()
 
 	begun := time.Now()
-	apply(t, cl, source(t))
+	for namespace, version := range map[string]string{"source-system": sourceModule, "kustomize-system": kustomizeModule, "helm-system": helmModule} {
+		apply(t, cl, flux(t, version, namespace))
+	}
+	g.Eventually(func() ([]string, error) { return available(ctx, cl) }).
+		Should(HaveLen(3), func() string { return dump(c) })
+	t.Logf("the controllers are available after %s", time.Since(begun).Round(time.Millisecond))
 	deployment := &appsv1.Deployment{}
-	g.Eventually(func() (int32, error) {
-		err := cl.Get(ctx, client.ObjectKey{Namespace: "source-system", Name: "source-controller"}, deployment)
-		return deployment.Status.AvailableReplicas, err
-	}).Should(Equal(int32(1)), func() string { return dump(c) })
-	t.Logf("source-controller is available after %s", time.Since(begun).Round(time.Millisecond))
 
 	report, err := c.Report(ctx)
 	g.Expect(err).NotTo(HaveOccurred())
@@ -252,9 +287,12 @@ func TestClusterRunsSourceController(t *testing.T) {
 	onlyLoopback(t, report)
 	carryMarker(t, spec, report)
 	explained(t, report)
-	g.Expect(report.Backed).To(HaveLen(1))
-	g.Expect(report.Backed[0].Running).To(ContainElement("--watch-all-namespaces"))
-	g.Expect(report.Backed[0].PeakMemory).To(BeNumerically(">", 1<<20))
+	g.Expect(report.Backed).To(HaveLen(3))
+	for _, b := range report.Backed {
+		g.Expect(b.Running).To(ContainElement("--watch-all-namespaces"))
+		g.Expect(b.PeakMemory).To(BeNumerically(">", 1<<20))
+	}
+	victim := report.Backed[slices.IndexFunc(report.Backed, func(b cluster.Backed) bool { return b.Component == "source-controller" })]
 	for _, p := range report.ControlPlane {
 		g.Expect(p.Restarts).To(BeZero(), p.Component)
 		g.Expect(p.PID).NotTo(BeZero(), p.Component)
@@ -264,7 +302,7 @@ func TestClusterRunsSourceController(t *testing.T) {
 	private(t, spec)
 
 	// The process dies: the pod shows it, and it comes back.
-	g.Expect(syscall.Kill(report.Backed[0].PID, syscall.SIGKILL)).To(Succeed())
+	g.Expect(syscall.Kill(victim.PID, syscall.SIGKILL)).To(Succeed())
 	g.Eventually(func() (corev1.ContainerStatus, error) {
 		return containerOf(ctx, cl, "source-system", "source-controller")
 	}).Should(And(
@@ -319,7 +357,9 @@ func TestClusterRunsSourceController(t *testing.T) {
 		return succeeded == 1, err
 	}).Should(BeTrue())
 	g.Expect(cl.Delete(ctx, &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "nginx"}})).To(Succeed())
-	g.Expect(cl.Delete(ctx, deployment)).To(Succeed())
+	for _, namespace := range []string{"source-system", "kustomize-system", "helm-system"} {
+		g.Expect(cl.DeleteAllOf(ctx, deployment, client.InNamespace(namespace))).To(Succeed())
+	}
 	g.Eventually(func() ([]string, error) { return podNames(ctx, cl) }).Should(ConsistOf(HavePrefix("default/once-")))
 
 	// The API server dies and comes back.
@@ -441,8 +481,7 @@ func ownIdentity(t *testing.T, c *embedded) {
 	t.Helper()
 	g := NewWithT(t)
 	workers := c.agent.workers()
-	g.Expect(workers).To(HaveLen(1))
-	worker := workers[0]
+	worker := workers[slices.IndexFunc(workers, func(p *backedPod) bool { return p.pod.Namespace == "source-system" })]
 	id := &identity{sources: worker.sources(), dir: worker.dir}
 
 	config, err := clientcmd.BuildConfigFromFlags("", id.kubeconfig())
@@ -537,17 +576,8 @@ func TestClusterRunsKyverno(t *testing.T) {
 	begun := time.Now()
 	apply(t, cl, manifests)
 	t.Logf("Kyverno is applied after %s", time.Since(begun).Round(time.Millisecond))
-	g.Eventually(func() ([]string, error) {
-		var list appsv1.DeploymentList
-		err := cl.List(ctx, &list, client.InNamespace("kyverno"))
-		var available []string
-		for _, d := range list.Items {
-			if d.Status.AvailableReplicas > 0 {
-				available = append(available, d.Name)
-			}
-		}
-		return available, err
-	}).Should(HaveLen(4), func() string { return dump(c) })
+	g.Eventually(func() ([]string, error) { return available(ctx, cl) }).
+		Should(HaveLen(4), func() string { return dump(c) })
 	t.Logf("Kyverno is available after %s", time.Since(begun).Round(time.Millisecond))
 
 	apply(t, cl, []byte(policy))

@@ -1,0 +1,9 @@
+#!/usr/bin/env bash
+# A warm run with its phases and memory, and the benchmarks of the packages.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+folder=$(mktemp -d)
+trap 'rm -rf "$folder"' EXIT
+bin/flux-platform-conformance components >/dev/null
+bin/flux-platform-conformance e2e --artifacts "$folder"
+"${GO:-go}" test -run '^$' -bench . -benchmem ./suites/internal/...
