@@ -142,7 +142,7 @@ var _ = perEnvironment(check.Check{
 	Reference: "the report's section «overrides»",
 	Level:     check.Core,
 }, func(ctx SpecContext, env *environment) {
-	report, err := env.state.ClusterReport()
+	report, err := env.state.ClusterReport(ctx)
 	Expect(err).NotTo(HaveOccurred())
 	Expect(report.Backed).NotTo(BeEmpty(), "no component runs in this cluster")
 	deployments := &appsv1.DeploymentList{}

@@ -469,10 +469,22 @@ func (b *bringUp) down(ctx context.Context) error {
 	return err
 }
 
-// reportInterval is how old a cluster's report may be.
-const reportInterval = time.Second
+// reportInterval is how often the supervisor looks whether a report is wanted.
+const reportInterval = 50 * time.Millisecond
 
-// keepReport renews the file with the cluster's report until ctx ends.
+// reportFile is what a report's file holds.
+type reportFile struct {
+	// Asked is when the cluster was asked; what it says is not older.
+	Asked  time.Time      `json:"asked"`
+	Report cluster.Report `json:"report"`
+}
+
+// requestSuffix names the file beside a report by which a newer one is asked for.
+const requestSuffix = ".request"
+
+// keepReport renews the file with the cluster's report whenever that is asked
+// for, until ctx ends. A report costs the API server some work: it lists kinds
+// that are large.
 func keepReport(ctx context.Context, c cluster.Cluster, file string) {
 	ticker := time.NewTicker(reportInterval)
 	defer ticker.Stop()
@@ -481,18 +493,23 @@ func keepReport(ctx context.Context, c cluster.Cluster, file string) {
 		case <-ctx.Done():
 			return
 		case <-ticker.C:
-			// A report that cannot be made just now leaves the last one standing.
-			_ = writeReport(ctx, c, file)
+			// Removed first: who asks from here on is served by the next round.
+			if os.Remove(file+requestSuffix) == nil {
+				// One that cannot be made leaves the last one standing, and whoever
+				// asked waiting until that is an error there.
+				_ = writeReport(ctx, c, file)
+			}
 		}
 	}
 }
 
 func writeReport(ctx context.Context, c cluster.Cluster, file string) error {
+	asked := time.Now()
 	report, err := c.Report(ctx)
 	if err != nil {
 		return fmt.Errorf("ask the cluster %s for its report: %w", c.Name(), err)
 	}
-	data, err := json.Marshal(report)
+	data, err := json.Marshal(reportFile{Asked: asked, Report: report})
 	if err != nil {
 		return fmt.Errorf("encode the report of the cluster %s: %w", c.Name(), err)
 	}

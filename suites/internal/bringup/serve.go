@@ -49,7 +49,9 @@ func (b *bringUp) serve(ctx context.Context, input Input) error {
 	}
 	results = append(results, drawn...)
 	for _, r := range results {
-		answers = append(answers, source.Answer{URL: r.URL, Repository: r.Bare})
+		for _, address := range b.spellings(r.URL) {
+			answers = append(answers, source.Answer{URL: address, Repository: r.Bare})
+		}
 	}
 	answers = append(answers, modules...)
 	b.mu.Lock()
@@ -70,6 +72,26 @@ func (b *bringUp) serve(ctx context.Context, input Input) error {
 	}
 	b.server.SetObjects(asking)
 	return nil
+}
+
+// spellings are the URLs by which the platform asks for one repository: over
+// https and ssh, say. Each needs an answer of its own.
+func (b *bringUp) spellings(address string) []string {
+	out := []string{address}
+	known := map[string]bool{}
+	if normal, err := source.Normalize(address); err == nil {
+		known[normal] = true
+	}
+	for _, ref := range b.platform.SourceRefs() {
+		if !platform.SameRepository(ref.URL, address) {
+			continue
+		}
+		if normal, err := source.Normalize(ref.URL); err == nil && !known[normal] {
+			known[normal] = true
+			out = append(out, ref.URL)
+		}
+	}
+	return out
 }
 
 // snapshot turns one folder into the repository that answers for a URL, with
@@ -137,6 +159,10 @@ func (b *bringUp) references(address string) (branches, tags []string) {
 		}
 		add(&branches, branch)
 		add(&tags, ref.Tag)
+		// A range that nothing satisfies is left for Flux to refuse.
+		if tag, err := ref.VersionTag(); err == nil {
+			add(&tags, tag)
+		}
 		add(&branches, strings.TrimPrefix(ref.Name, "refs/heads/"))
 	}
 	if len(branches) == 0 {

@@ -14,6 +14,8 @@ import (
 	"path/filepath"
 	"time"
 
+	"k8s.io/apimachinery/pkg/util/wait"
+
 	"github.com/your-org/flux-platform-conformance/suites/internal/cluster"
 	"github.com/your-org/flux-platform-conformance/suites/internal/component"
 	"github.com/your-org/flux-platform-conformance/suites/internal/platform"
@@ -72,7 +74,7 @@ type Repository struct {
 type EnvironmentState struct {
 	Name       string `json:"name"`
 	Kubeconfig string `json:"kubeconfig"`
-	// Report is a file with the cluster's own report, renewed every second.
+	// Report is a file with the cluster's own report; ClusterReport reads it.
 	Report   string            `json:"report"`
 	Findings []cluster.Finding `json:"findings"`
 	// Chain explains what was not ready when the bring-up ended; empty when all
@@ -109,18 +111,32 @@ func (s State) Repository(name string) (Repository, bool) {
 	return Repository{}, false
 }
 
-// ClusterReport reads what the cluster of an environment says of itself.
-func (e EnvironmentState) ClusterReport() (cluster.Report, error) {
-	var report cluster.Report
-	data, err := os.ReadFile(e.Report)
+// ClusterReport asks the session what the cluster of an environment says of
+// itself now.
+func (e EnvironmentState) ClusterReport(ctx context.Context) (cluster.Report, error) {
+	request := time.Now()
+	if err := os.WriteFile(e.Report+requestSuffix, nil, 0o600); err != nil {
+		return cluster.Report{}, fmt.Errorf("ask for the report of the cluster of %s: %w", e.Name, err)
+	}
+	var found reportFile
+	err := wait.PollUntilContextTimeout(ctx, reportInterval, reportTimeout, true, func(context.Context) (bool, error) {
+		data, err := os.ReadFile(e.Report)
+		if err != nil {
+			return false, err
+		}
+		if err := json.Unmarshal(data, &found); err != nil {
+			return false, err
+		}
+		return !found.Asked.Before(request), nil
+	})
 	if err != nil {
-		return report, fmt.Errorf("read the report of the cluster of %s: %w", e.Name, err)
+		return cluster.Report{}, fmt.Errorf("read the report of the cluster of %s, asked for at %s: %w", e.Name, request.Format(time.TimeOnly), err)
 	}
-	if err := json.Unmarshal(data, &report); err != nil {
-		return report, fmt.Errorf("parse the report of the cluster of %s: %w", e.Name, err)
-	}
-	return report, nil
+	return found.Report, nil
 }
+
+// reportTimeout bounds the wait for a cluster's report.
+const reportTimeout = 20 * time.Second
 
 // View is a session as a suite sees it: its state, and the model of what its
 // servers serve at this moment.

@@ -29,8 +29,9 @@ type Report struct {
 	// SimulatedBackends holds webhooks and API services that only simulated
 	// pods would answer for: whatever depends on them cannot be judged here.
 	SimulatedBackends []SimulatedBackend `json:"simulatedBackends"`
-	// PeakMemory is the sum of all processes' peaks, in bytes. The peaks need
-	// not have been at the same time, so it is an upper bound.
+	// PeakMemory is the largest sum of all processes' resident sets that was
+	// seen at one time, in bytes, looked at twice a second. Pages that processes
+	// share count for each.
 	PeakMemory int64 `json:"peakMemory"`
 }
 

@@ -76,7 +76,7 @@ func (p *program) judgeAll(ctx context.Context, in *input, r *running, report *c
 	outcomes, err := p.judge(ctx, in, r, "run", selection)
 	r.display.Handle(progress.Event{Time: time.Now(), Phase: phase, Done: true})
 	summary.Outcomes = outcomes
-	fill(report, r.view)
+	fill(ctx, report, r.view)
 	if len(failed(outcomes)) > 0 {
 		summary.Outcomes = p.dump(ctx, in, r, outcomes)
 	}

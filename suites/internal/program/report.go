@@ -24,7 +24,7 @@ import (
 )
 
 // fill takes down what a report says of the session beside the outcomes.
-func fill(report *check.Report, view *bringup.View) {
+func fill(ctx context.Context, report *check.Report, view *bringup.View) {
 	report.Tenants = view.Platform.TenantNames()
 	if r, ok := view.State.Repository("platform"); ok {
 		report.Platform = check.Platform{Folder: r.Folder, Revision: r.Revision, Dirty: r.Dirty}
@@ -38,12 +38,12 @@ func fill(report *check.Report, view *bringup.View) {
 		report.Notes = append(report.Notes, "not read: "+unread.String())
 	}
 	for _, e := range view.State.Environments {
-		fillEnvironment(report, view, e)
+		fillEnvironment(ctx, report, view, e)
 	}
 	fillSources(report, view)
 }
 
-func fillEnvironment(report *check.Report, view *bringup.View, e bringup.EnvironmentState) {
+func fillEnvironment(ctx context.Context, report *check.Report, view *bringup.View, e bringup.EnvironmentState) {
 	environment := check.Environment{Name: e.Name}
 	defer func() { report.Environments = append(report.Environments, environment) }()
 	for _, f := range e.Findings {
@@ -54,7 +54,7 @@ func fillEnvironment(report *check.Report, view *bringup.View, e bringup.Environ
 	for _, line := range e.Chain {
 		report.Notes = append(report.Notes, e.Name+": not ready when the bring-up ended: "+line)
 	}
-	found, err := e.ClusterReport()
+	found, err := e.ClusterReport(ctx)
 	if err != nil {
 		report.Notes = append(report.Notes, err.Error())
 		return
@@ -207,7 +207,7 @@ func (p *program) dumpEnvironment(ctx context.Context, in *input, r *running, e 
 	}
 	slices.Sort(namespaces)
 	var logs []string
-	if report, err := e.ClusterReport(); err == nil {
+	if report, err := e.ClusterReport(ctx); err == nil {
 		for _, process := range report.ControlPlane {
 			logs = append(logs, process.Log)
 		}

@@ -140,24 +140,31 @@ func (a *answers) at(addr address) *served {
 // objects maps the URLs of sources to the objects that name them.
 type objects map[address][]string
 
-// named returns the objects that ask for an address: those that name it, or
-// else the nearest URL above it, or else (for a bare host) any below it.
-func (o objects) named(addr address) []string {
+// asking returns the objects that ask for an address, and the URL to name for
+// it. Those are the objects that name the address, or else the nearest URL above
+// it. Of a client that has told no more than a host they are all that name
+// anything there; where that is one URL, it is the one that is meant.
+func (o objects) asking(addr address) (address, []string) {
 	for at, ok := addr, true; ok; at, ok = at.parent() {
 		if names := o[at]; len(names) > 0 {
-			return names
+			return addr, names
 		}
+	}
+	if addr.path != "" {
+		return addr, nil
 	}
 	var names []string
-	if addr.path == "" {
-		for known, of := range o {
-			if known.scheme == addr.scheme && known.host == addr.host {
-				names = append(names, of...)
-			}
+	var below []address
+	for known, of := range o {
+		if known.scheme == addr.scheme && known.host == addr.host {
+			below, names = append(below, known), append(names, of...)
 		}
 	}
+	if len(below) == 1 {
+		addr = below[0]
+	}
 	slices.Sort(names)
-	return slices.Compact(names)
+	return addr, slices.Compact(names)
 }
 
 // refusal is the text that a client gets for a URL without an answer, and that

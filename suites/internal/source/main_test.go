@@ -2,6 +2,7 @@ package source
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -20,6 +21,7 @@ import (
 	"golang.org/x/crypto/ssh"
 	"golang.org/x/crypto/ssh/knownhosts"
 	"helm.sh/helm/v4/pkg/getter"
+	oras "oras.land/oras-go/v2/registry/remote"
 )
 
 // clientTask is what a child of the test does in the place of
@@ -31,7 +33,8 @@ type clientTask struct {
 	Recurse              bool
 	Into                 string
 	Identity, KnownHosts string
-	Helm, Image          string // URL; reference
+	Helm                 string // URL
+	Image, OCIChart      string // references
 }
 
 type clientResult struct {
@@ -71,6 +74,12 @@ func beClient(encoded string) int {
 			if err != nil { // HEAD carries no message
 				_, err = remote.Get(reference)
 			}
+		}
+	}
+	if task.OCIChart != "" { // Helm's client for registries
+		var repository *oras.Repository
+		if repository, err = oras.NewRepository(task.OCIChart); err == nil {
+			_, _, err = repository.FetchReference(context.Background(), "1.0.0")
 		}
 	}
 	if err != nil {

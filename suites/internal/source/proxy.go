@@ -215,11 +215,17 @@ func registryAddress(addr address) address {
 	return address{scheme: "oci", host: addr.host, path: normalPath(name)}
 }
 
-// refuseUnmapped refuses a URL that has no answer. The status is the one whose
-// body go-git shows in full, and the status line says the same for clients
-// (Helm's) that show only that.
+// refuseUnmapped refuses a URL that has no answer. The status is one whose body
+// the client repeats in full: 404 for go-git, 403 for the clients of registries,
+// which take 404 for a missing tag. The status line says the same for clients
+// that show only that, as Helm's does.
 func (x *exchange) refuseUnmapped(addr address) *http.Response {
-	return x.refuse(addr, http.StatusNotFound, refusal(addr.String(), x.server.objectsOf(addr)))
+	addr, names := x.server.asking(addr)
+	status := http.StatusNotFound
+	if addr.scheme == "oci" {
+		status = http.StatusForbidden
+	}
+	return x.refuse(addr, status, refusal(addr.String(), names))
 }
 
 func (x *exchange) refuse(addr address, status int, reason string) *http.Response {
@@ -232,8 +238,8 @@ func (x *exchange) refuse(addr address, status int, reason string) *http.Respons
 // name says in the log which source the request belongs to.
 func (x *exchange) name(addr address) {
 	if addr.scheme != "" {
-		x.entry.Source = addr.String()
-		x.entry.Object = strings.Join(x.server.objectsOf(addr), ", ")
+		_, names := x.server.asking(addr)
+		x.entry.Source, x.entry.Object = addr.String(), strings.Join(names, ", ")
 	}
 }
 

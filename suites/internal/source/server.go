@@ -373,10 +373,11 @@ func (s *Server) current() *answers {
 	return s.answers
 }
 
-func (s *Server) objectsOf(addr address) []string {
+// asking says who asks for an address, and names it as fully as is known.
+func (s *Server) asking(addr address) (address, []string) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	return s.objects.named(addr)
+	return s.objects.asking(addr)
 }
 
 // Requests returns what was asked so far; of very many, the latest 18,000 at least.

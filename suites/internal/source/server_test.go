@@ -23,6 +23,8 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/empty"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	. "github.com/onsi/gomega"
+	"golang.org/x/crypto/ssh"
+	"golang.org/x/net/proxy"
 	"helm.sh/helm/v4/pkg/chart/v2/loader"
 	repo "helm.sh/helm/v4/pkg/repo/v1"
 	"sigs.k8s.io/yaml"
@@ -172,13 +174,13 @@ func TestRefusals(t *testing.T) {
 	elsewhere := s.StandIn("ssh://git@gitlab.com/your-org/x")
 	foreign, err := newKeyPair("another")
 	NewWithT(t).Expect(err).NotTo(HaveOccurred())
-	ssh := func(u string, secret map[string][]byte) clientTask {
+	bySSH := func(u string, secret map[string][]byte) clientTask {
 		return clientTask{Clone: u, Branch: "main", Identity: string(secret["identity"]), KnownHosts: string(secret["known_hosts"])}
 	}
 	t.Run("controls", func(t *testing.T) {
 		g := NewWithT(t)
 		g.Expect(s.run(t, clientTask{Clone: "https://github.com/your-org/platform", Branch: "main"})).To(Equal(clientResult{Commit: revision.Commit}))
-		g.Expect(s.run(t, ssh("ssh://git@github.com/your-org/platform", standIn))).To(Equal(clientResult{Commit: revision.Commit}))
+		g.Expect(s.run(t, bySSH("ssh://git@github.com/your-org/platform", standIn))).To(Equal(clientResult{Commit: revision.Commit}))
 		g.Expect(s.run(t, clientTask{Helm: "https://charts.example.com/stable/index.yaml"}).Error).To(BeEmpty())
 	})
 	for name, c := range map[string]struct {
@@ -237,40 +239,45 @@ func TestRefusals(t *testing.T) {
 		},
 		"an OCI artifact": {
 			clientTask{Image: "ghcr.io/your-org/manifests:v1"},
-			"DENIED: no local answer for URL oci://ghcr.io (asked for by OCIRepository apps/manifests): OCI artifacts cannot be mapped yet; mark it upstream: true",
-			"oci://ghcr.io",
+			"DENIED: no local answer for URL oci://ghcr.io/your-org/manifests (asked for by OCIRepository apps/manifests): OCI artifacts cannot be mapped yet; mark it upstream: true",
+			"oci://ghcr.io/your-org/manifests",
+		},
+		"a chart in a registry": {
+			clientTask{OCIChart: "ghcr.io/your-org/charts/demo"},
+			"response status code 403: denied: no local answer for URL oci://ghcr.io/your-org/charts/demo: OCI artifacts cannot be mapped yet; mark it upstream: true",
+			"oci://ghcr.io/your-org/charts/demo",
 		},
 		"ssh to a mapped host": {
-			ssh("ssh://git@github.com/your-org/x", standIn),
+			bySSH("ssh://git@github.com/your-org/x", standIn),
 			"no local answer for URL ssh://github.com/your-org/x (asked for by GitRepository tiger/x)" + mend,
 			"ssh://github.com/your-org/x",
 		},
 		"ssh to another host": {
-			ssh("ssh://git@gitlab.com/your-org/x", elsewhere),
-			"no local answer for URL ssh://gitlab.com (asked for by GitRepository sonar/x)" + mend,
-			"ssh://gitlab.com",
+			bySSH("ssh://git@gitlab.com/your-org/x", elsewhere),
+			"no local answer for URL ssh://gitlab.com/your-org/x (asked for by GitRepository sonar/x)" + mend,
+			"ssh://gitlab.com/your-org/x",
 		},
 		"ssh to another host, with its real host key": {
-			ssh("ssh://git@gitlab.com/your-org/x", map[string][]byte{
+			bySSH("ssh://git@gitlab.com/your-org/x", map[string][]byte{
 				"identity": foreign.private, "known_hosts": knownHostsLine("gitlab.com", foreign.signer.PublicKey()),
 			}),
-			"no local answer for URL ssh://gitlab.com (asked for by GitRepository sonar/x)" + mend,
-			"ssh://gitlab.com",
+			"no local answer for URL ssh://gitlab.com/your-org/x (asked for by GitRepository sonar/x)" + mend,
+			"ssh://gitlab.com/your-org/x",
 		},
 		"ssh to another port": {
-			ssh("ssh://git@github.com:2222/your-org/platform", s.StandIn("ssh://git@github.com:2222/your-org/platform")),
+			bySSH("ssh://git@github.com:2222/your-org/platform", s.StandIn("ssh://git@github.com:2222/your-org/platform")),
 			"no local answer for URL ssh://github.com:2222" + mend,
 			"ssh://github.com:2222",
 		},
 		"ssh with another host key": {
-			ssh("ssh://git@github.com/your-org/platform", map[string][]byte{
+			bySSH("ssh://git@github.com/your-org/platform", map[string][]byte{
 				"identity": standIn["identity"], "known_hosts": knownHostsLine("github.com", foreign.signer.PublicKey()),
 			}),
 			"knownhosts: key mismatch",
-			"ssh://github.com",
+			"ssh://github.com/your-org/x",
 		},
 		"ssh with a foreign key": {
-			ssh("ssh://git@github.com/your-org/platform", map[string][]byte{"identity": foreign.private, "known_hosts": standIn["known_hosts"]}),
+			bySSH("ssh://git@github.com/your-org/platform", map[string][]byte{"identity": foreign.private, "known_hosts": standIn["known_hosts"]}),
 			"is not the session's stand-in: let the Secret be made by the session",
 			"ssh://github.com/your-org/platform",
 		},
@@ -364,8 +371,8 @@ func TestGitIsReadOnly(t *testing.T) {
 	g := NewWithT(t)
 	bare, revision := snapshotOf(t, map[string]string{"a.yaml": "a\n"}, SnapshotOptions{})
 	s := serve(t, ServerOptions{Answers: []Answer{{URL: "http://git.example.com/a/b", Repository: bare}}})
-	proxy := http.ProxyURL(&url.URL{Scheme: "http", User: s.credential, Host: s.web.Addr().String()})
-	client := &http.Client{Transport: &http.Transport{Proxy: proxy, DisableKeepAlives: true}}
+	byProxy := http.ProxyURL(&url.URL{Scheme: "http", User: s.credential, Host: s.web.Addr().String()})
+	client := &http.Client{Transport: &http.Transport{Proxy: byProxy, DisableKeepAlives: true}}
 	for path, c := range map[string]struct {
 		method, want string
 		status       int
@@ -588,8 +595,8 @@ func TestUpstream(t *testing.T) {
 
 	// git, by its own client: libcurl sends loopback through the proxy if told so.
 	into := filepath.Join(t.TempDir(), "clone")
-	proxy := url.URL{Scheme: "http", User: s.credential, Host: s.web.Addr().String()}
-	command(t, t.TempDir(), "-c", "http.proxy="+proxy.String(), "-c", "http.sslCAInfo="+s.CAFile(), "clone", "--quiet", "https://"+host+"/org/repo", into)
+	address := url.URL{Scheme: "http", User: s.credential, Host: s.web.Addr().String()}
+	command(t, t.TempDir(), "-c", "http.proxy="+address.String(), "-c", "http.sslCAInfo="+s.CAFile(), "clone", "--quiet", "https://"+host+"/org/repo", into)
 	g.Expect(command(t, into, "rev-parse", "HEAD")).To(Equal(revision.Commit))
 	fetch := last(s, func(r Request) bool { return strings.HasSuffix(r.URL, "/git-upload-pack") && r.Revision != "" })
 	g.Expect(fetch.Upstream).To(BeTrue())
@@ -684,7 +691,7 @@ func TestUpstreamRegistry(t *testing.T) {
 
 func TestCloseEndsEverything(t *testing.T) {
 	g := NewWithT(t)
-	bare, _ := snapshotOf(t, map[string]string{"a.yaml": "a\n"}, SnapshotOptions{})
+	bare, revision := snapshotOf(t, map[string]string{"a.yaml": "a\n"}, SnapshotOptions{})
 	s := serve(t, ServerOptions{Answers: []Answer{{URL: "ssh://github.com/a/b", Repository: bare}, {URL: "https://github.com/a/b", Repository: bare}}})
 	var connections []net.Conn
 	for _, l := range []*listener{s.web, s.socks} {
@@ -696,7 +703,30 @@ func TestCloseEndsEverything(t *testing.T) {
 	}
 	_, err := connections[0].Write([]byte("CONNECT github.com:443 HTTP/1.1\r\nHost: github.com:443\r\n\r\n"))
 	g.Expect(err).NotTo(HaveOccurred())
+
+	// A client in the middle of a fetch: git waits for what it wants.
+	secret, _ := s.credential.Password()
+	dialer, err := proxy.SOCKS5("tcp", s.socks.Addr().String(), &proxy.Auth{User: s.credential.Username(), Password: secret}, nil)
+	g.Expect(err).NotTo(HaveOccurred())
+	conn, err := dialer.Dial("tcp", "github.com:22")
+	g.Expect(err).NotTo(HaveOccurred())
+	defer conn.Close()
+	client, channels, requests, err := ssh.NewClientConn(conn, "github.com:22", &ssh.ClientConfig{
+		User: "git", Auth: []ssh.AuthMethod{ssh.PublicKeys(s.identity.signer)}, HostKeyCallback: ssh.FixedHostKey(s.hostKey.signer.PublicKey()),
+	})
+	g.Expect(err).NotTo(HaveOccurred())
+	session, err := ssh.NewClient(client, channels, requests).NewSession()
+	g.Expect(err).NotTo(HaveOccurred())
+	output, err := session.StdoutPipe()
+	g.Expect(err).NotTo(HaveOccurred())
+	g.Expect(session.Start("git-upload-pack '/a/b'")).To(Succeed())
+	first := make([]byte, 44)
+	_, err = io.ReadFull(output, first)
+	g.Expect(err).NotTo(HaveOccurred())
+	g.Expect(string(first[4:])).To(Equal(revision.Commit))
+
 	g.Expect(s.Close()).To(Succeed())
+	g.Expect(session.Wait()).NotTo(Succeed(), "the fetch was cut off")
 	g.Expect(s.Close()).To(Succeed())
 	for i, l := range []*listener{s.web, s.socks} {
 		var dialer net.Dialer

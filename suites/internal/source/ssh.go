@@ -47,7 +47,7 @@ func (s *Server) serveSSH(conn net.Conn, target dialled, started time.Time) {
 // before keys are exchanged: a client that knows other host keys than ours would
 // otherwise complain of those, and not say what is missing.
 func (s *Server) refuseSSH(conn net.Conn, addr address, started time.Time) {
-	names := s.objectsOf(addr)
+	addr, names := s.asking(addr)
 	reason := refusal(addr.String(), names)
 	s.record(Request{
 		Time: started, Method: "SOCKS", URL: addr.String(), Source: addr.String(),
@@ -84,9 +84,10 @@ func disconnectPacket(reason string) []byte {
 // passSSH joins the client to the real host. What passes is encrypted, so the
 // log has its sizes only.
 func (s *Server) passSSH(conn net.Conn, target dialled, addr address, started time.Time) {
+	addr, names := s.asking(addr)
 	entry := Request{
 		Time: started, Method: "SSH", URL: addr.String(), Source: addr.String(),
-		Object: strings.Join(s.objectsOf(addr), ", "), Upstream: true,
+		Object: strings.Join(names, ", "), Upstream: true,
 	}
 	defer func() { s.record(entry) }()
 	dialer := net.Dialer{Timeout: handshakeTime}
@@ -127,9 +128,10 @@ func (s *Server) serveSession(conn net.Conn, target dialled, addr address, start
 	_ = conn.SetDeadline(time.Now().Add(handshakeTime))
 	session, channels, requests, err := ssh.NewServerConn(conn, config)
 	if err != nil {
+		addr, names := s.asking(addr)
 		s.record(Request{
 			Time: started, Method: "SSH", URL: addr.String(), Source: addr.String(), Status: 1,
-			Object: strings.Join(s.objectsOf(addr), ", "),
+			Object: strings.Join(names, ", "),
 			Error:  fmt.Sprintf("the client ended the handshake (its Secret must know this session's host key, as the stand-in does): %v", err),
 		})
 		return
@@ -215,7 +217,7 @@ func (s *Server) runCommand(channel *sshChannel, line string) uint32 {
 	if err != nil {
 		return refuse(err.Error())
 	}
-	names := s.objectsOf(addr)
+	_, names := s.asking(addr)
 	entry.URL, entry.Source, entry.Object = addr.String(), addr.String(), strings.Join(names, ", ")
 	served := s.current().exact[addr]
 	switch {

@@ -76,7 +76,7 @@ func (x *exchange) fetchUpstream(ctx context.Context, from *served) *http.Respon
 	x.entry.Upstream = true
 	x.entry.Revision = strings.Join(wants(plainBody(x.body, x.request.Header.Get("Content-Encoding"), maxRequestBody)), ",")
 	ctx, stop := context.WithCancel(ctx)
-	unbind := context.AfterFunc(x.server.ctx, stop)
+	unbind := context.AfterFunc(x.server.ctx, stop) //nolint:contextcheck // either context ends it
 	cancel := func() { unbind(); stop() }
 	outgoing := x.request.Clone(ctx)
 	outgoing.RequestURI = ""

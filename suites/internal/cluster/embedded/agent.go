@@ -42,10 +42,8 @@ type agent struct {
 	work   sync.WaitGroup
 
 	mu sync.Mutex
-	// backed holds the living pods by UID, and gone those that ended, for the
-	// report.
+	// backed holds the pods by UID until they are deleted.
 	backed map[types.UID]*backedPod
-	gone   []*backedPod
 	next   netip.Addr
 }
 
@@ -228,7 +226,6 @@ func (a *agent) adopt(ctx context.Context, pod *corev1.Pod) error {
 		a.mu.Lock()
 		defer a.mu.Unlock()
 		delete(a.backed, pod.UID)
-		a.gone = append(a.gone, worker)
 	})
 	return nil
 }
@@ -292,9 +289,24 @@ func (a *agent) close(ctx context.Context) error {
 	}
 }
 
-// workers returns the pods that are backed, and those that were.
+// pids returns the processes that run at this moment.
+func (a *agent) pids() []int {
+	var list []int
+	for _, pod := range a.workers() {
+		pod.mu.Lock()
+		for _, c := range slices.Concat(pod.initial, pod.containers) {
+			if c.process != nil {
+				list = append(list, c.process.pid())
+			}
+		}
+		pod.mu.Unlock()
+	}
+	return list
+}
+
+// workers returns the pods that are backed.
 func (a *agent) workers() []*backedPod {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return append(slices.Clone(a.gone), slices.Collect(maps.Values(a.backed))...)
+	return slices.Collect(maps.Values(a.backed))
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"os"
 	"os/exec"
@@ -180,34 +181,60 @@ func containerOf(ctx context.Context, cl client.Client, namespace, app string) (
 	return pod.Status.ContainerStatuses[0], nil
 }
 
-// onlyLoopback fails when a process of the cluster listens elsewhere.
-func onlyLoopback(t *testing.T, report cluster.Report) {
+// listeners returns the addresses on which a process listens, as the kernel
+// writes them: 0100007F is 127.0.0.1.
+func listeners(t *testing.T, pid int) []string {
 	t.Helper()
-	output, err := exec.CommandContext(t.Context(), "ss", "-Hltnp").Output()
+	base := "/proc/" + strconv.Itoa(pid)
+	sockets := map[string]bool{}
+	descriptors, err := os.ReadDir(base + "/fd")
 	if err != nil {
-		t.Fatalf("ss: %v", err)
+		t.Fatal(err)
 	}
-	pids := map[string]string{}
-	for _, p := range report.ControlPlane {
-		pids["pid="+strconv.Itoa(p.PID)+","] = p.Component
+	for _, d := range descriptors {
+		if target, err := os.Readlink(filepath.Join(base, "fd", d.Name())); err == nil && strings.HasPrefix(target, "socket:[") {
+			sockets[strings.Trim(target, "socket:[]")] = true
+		}
 	}
-	for _, b := range report.Backed {
-		pids["pid="+strconv.Itoa(b.PID)+","] = b.Component
-	}
-	seen := 0
-	for line := range strings.Lines(string(output)) {
-		for pid, component := range pids {
-			if !strings.Contains(line, pid) {
-				continue
-			}
-			seen++
-			if fields := strings.Fields(line); !strings.HasPrefix(fields[3], "127.0.0.1:") {
-				t.Errorf("%s listens on %s", component, fields[3])
+	var addresses []string
+	for _, family := range []string{"tcp", "tcp6"} {
+		table, err := os.ReadFile(base + "/net/" + family)
+		if err != nil && !os.IsNotExist(err) {
+			t.Fatal(err)
+		}
+		for line := range strings.Lines(string(table)) {
+			const state, inode, listening = 3, 9, "0A"
+			fields := strings.Fields(line)
+			if len(fields) > inode && fields[state] == listening && sockets[fields[inode]] {
+				addresses = append(addresses, fields[1])
 			}
 		}
 	}
-	if seen < len(report.ControlPlane) {
-		t.Errorf("only %d listeners were seen of %d processes: does ss show processes here?\n%s", seen, len(pids), output)
+	return addresses
+}
+
+// onlyLoopback fails when a process of the cluster listens elsewhere.
+func onlyLoopback(t *testing.T, report cluster.Report) {
+	t.Helper()
+	check := func(p cluster.Process) {
+		if p.PID == 0 {
+			return
+		}
+		seen := listeners(t, p.PID)
+		if len(seen) == 0 {
+			t.Errorf("%s listens nowhere: is this looking in the right place?", p.Component)
+		}
+		for _, address := range seen {
+			if !strings.HasPrefix(address, "0100007F:") {
+				t.Errorf("%s listens on %s, which is not 127.0.0.1", p.Component, address)
+			}
+		}
+	}
+	for _, p := range report.ControlPlane {
+		check(p)
+	}
+	for _, b := range report.Backed {
+		check(b.Process)
 	}
 }
 
@@ -346,6 +373,32 @@ func TestClusterRunsFlux(t *testing.T) {
 		HaveField("Ready", BeFalse()),
 	))
 
+	// What is missing for now is waited for; what cannot be is refused.
+	apply(t, cl, []byte(demanding))
+	for _, app := range []string{"waits", "refused"} {
+		g.Eventually(func() (corev1.ContainerStatus, error) { return containerOf(ctx, cl, "default", app) }).
+			Should(HaveField("State.Waiting", And(Not(BeNil()), HaveField("Reason", "CreateContainerConfigError"))), app)
+	}
+	status, err := containerOf(ctx, cl, "default", "refused")
+	g.Expect(err).NotTo(HaveOccurred())
+	g.Expect(status.State.Waiting.Message).To(ContainSubstring("livenessProbe exec: no program of the image is there"))
+	report, err = c.Report(ctx)
+	g.Expect(err).NotTo(HaveOccurred())
+	g.Expect(report.NotHonoured).To(ContainElement(And(HaveField("Pod", "refused"), HaveField("Field", "livenessProbe"), HaveField("Fatal", BeTrue()))))
+	status, err = containerOf(ctx, cl, "default", "waits")
+	g.Expect(err).NotTo(HaveOccurred())
+	g.Expect(status.State.Waiting.Message).To(ContainSubstring(`configmaps "flags" not found`))
+	g.Expect(cl.Create(ctx, &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "flags"}, Data: map[string]string{"level": "debug"}})).To(Succeed())
+	g.Eventually(func() (corev1.ContainerStatus, error) { return containerOf(ctx, cl, "default", "waits") }).
+		Should(HaveField("State.Running", Not(BeNil())))
+	report, err = c.Report(ctx)
+	g.Expect(err).NotTo(HaveOccurred())
+	g.Expect(report.Backed).To(ContainElement(And(HaveField("Pod", "waits"), HaveField("Running", ContainElement("--log-level=debug")))))
+	explained(t, report)
+	for _, name := range []string{"waits", "refused"} {
+		g.Expect(cl.Delete(ctx, &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: name}})).To(Succeed())
+	}
+
 	// A Job completes, a deleted pod goes.
 	apply(t, cl, []byte(job))
 	g.Eventually(func() (bool, error) {
@@ -422,6 +475,30 @@ webhooks:
     objectSelector: {matchLabels: {judged: "yes"}}
     sideEffects: None
     admissionReviewVersions: [v1]
+`
+
+// demanding holds a pod that waits for a ConfigMap, and one with a probe that no
+// host process can answer.
+const demanding = `
+apiVersion: v1
+kind: Pod
+metadata: {name: waits, namespace: default, labels: {app: waits}}
+spec:
+  terminationGracePeriodSeconds: 1
+  containers:
+    - name: manager
+      image: ghcr.io/fluxcd/kustomize-controller:v1.9.5
+      args: [--log-level=$(LEVEL)]
+      env: [{name: LEVEL, valueFrom: {configMapKeyRef: {name: flags, key: level}}}]
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: refused, namespace: default, labels: {app: refused}}
+spec:
+  containers:
+    - name: manager
+      image: ghcr.io/fluxcd/kustomize-controller:v1.9.5
+      livenessProbe: {exec: {command: [ls]}}
 `
 
 const job = `
@@ -567,6 +644,15 @@ func TestClusterRunsKyverno(t *testing.T) {
 	g := NewWithT(t)
 	g.SetDefaultEventuallyTimeout(90 * time.Second)
 	spec := newSpec(t, "prd")
+	// The programs of pods are asked for by the image that the pod names.
+	programs := maps.Clone(spec.Binaries)
+	maps.DeleteFunc(spec.Binaries, func(name, _ string) bool { _, pod := recognize(name); return pod })
+	spec.Resolve = func(_ context.Context, name, image string) (string, error) {
+		if image != "reg.kyverno.io/kyverno/"+name+":latest" {
+			return "", fmt.Errorf("image %s of component %s is not what the manifest names", image, name)
+		}
+		return programs[name], nil
+	}
 	c := create(t, spec)
 	cl := newClient(t, c)
 	ctx := t.Context()

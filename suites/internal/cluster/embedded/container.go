@@ -224,7 +224,7 @@ func (c *container) start() (*process, error) {
 	}
 	log, planned := c.log, c.planned
 	c.pod.mu.Unlock()
-	process, err := startProcess(c.path, planned.args, planned.env, c.pod.dir, log)
+	process, err := startProcess(c.pod.hard, c.path, planned.args, planned.env, c.pod.dir, log)
 	if err != nil {
 		return nil, err
 	}
@@ -258,8 +258,6 @@ func (c *container) attend(process *process) {
 // endGracefully ends the program within the pod's grace period, or at once when
 // the pod is killed.
 func (c *container) endGracefully(process *process) {
-	killing := context.AfterFunc(c.pod.hard, func() { killGroup(process.pid()) })
-	defer killing()
 	c.pod.mu.Lock()
 	grace := c.pod.grace
 	c.pod.mu.Unlock()

@@ -64,6 +64,8 @@ type controlPlane struct {
 	peaks    map[string]int64
 	watching sync.WaitGroup
 	egress   *egress
+	// most is the largest sum of resident sets that was seen at one time.
+	most int64
 }
 
 func newControlPlane(spec cluster.Spec) (*controlPlane, error) {
@@ -384,8 +386,9 @@ func (p *controlPlane) readPIDs() error {
 
 // watch starts again what has ended, as a kubelet does with static pods: a
 // controller gives up when the API server takes more than ten seconds to come,
-// and a check may kill the API server. It ends with ctx.
-func (p *controlPlane) watch(ctx context.Context) {
+// and a check may kill the API server. Meanwhile it adds up what all processes
+// of the cluster take, those that others returns among them. It ends with ctx.
+func (p *controlPlane) watch(ctx context.Context, others func() []int) {
 	p.watching.Go(func() {
 		_ = wait.PollUntilContextCancel(ctx, 500*time.Millisecond, true, func(ctx context.Context) (bool, error) {
 			var ended []string
@@ -394,11 +397,11 @@ func (p *controlPlane) watch(ctx context.Context) {
 					ended = append(ended, name)
 				}
 			}
-			p.notePeaks()
+			p.noteMemory(others())
 			if len(ended) == 0 {
 				return false, nil
 			}
-			_, _ = fmt.Fprintf(p.spec.Log, "%s has ended and is started again\n", strings.Join(ended, ", "))
+			_, _ = fmt.Fprintf(p.spec.Log, "%s: %s has ended and is started again\n", p.spec.Name, strings.Join(ended, ", "))
 			for _, name := range ended {
 				p.keepLog(name)
 				// kwokctl takes a process that nobody has reaped yet for a running
@@ -410,7 +413,7 @@ func (p *controlPlane) watch(ctx context.Context) {
 				err = p.readPIDs()
 			}
 			if err != nil && ctx.Err() == nil {
-				_, _ = fmt.Fprintln(p.spec.Log, err)
+				_, _ = fmt.Fprintf(p.spec.Log, "%s: %s\n", p.spec.Name, err)
 			}
 			return false, nil
 		})
@@ -436,17 +439,26 @@ func kwokctlName(store string) string {
 	return store
 }
 
-func (p *controlPlane) notePeaks() {
+// noteMemory looks at what the control plane takes, and at the sum with others.
+func (p *controlPlane) noteMemory(others []int) {
+	var sum int64
+	for _, pid := range others {
+		now, _ := memory(pid)
+		sum += now
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for name, pid := range p.pids {
-		p.peaks[name] = max(p.peaks[name], peakMemory(pid))
+		now, peak := memory(pid)
+		p.peaks[name] = max(p.peaks[name], peak)
+		sum += now
 	}
+	p.most = max(p.most, sum)
 }
 
-// processes reports the control plane.
-func (p *controlPlane) processes() []cluster.Process {
-	p.notePeaks()
+// processes reports the control plane, and the most that the whole cluster took.
+func (p *controlPlane) processes(others []int) (_ []cluster.Process, most int64) {
+	p.noteMemory(others)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	var list []cluster.Process
@@ -461,7 +473,7 @@ func (p *controlPlane) processes() []cluster.Process {
 		}
 		list = append(list, process)
 	}
-	return list
+	return list, p.most
 }
 
 // serveEgress answers for the cluster's network until ctx ends.

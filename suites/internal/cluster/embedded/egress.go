@@ -3,7 +3,6 @@ package embedded
 import (
 	"context"
 	"crypto/tls"
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -22,8 +21,9 @@ type egress struct {
 	server *http.Server
 	served sync.WaitGroup
 
-	mu    sync.Mutex
-	conns map[net.Conn]struct{}
+	mu     sync.Mutex
+	closed bool
+	conns  map[net.Conn]struct{}
 }
 
 // serveEgress listens on a port of 127.0.0.1. The backend function translates an
@@ -37,8 +37,6 @@ func serveEgress(ctx context.Context, port int, config *tls.Config, backend func
 	}
 	e.server = &http.Server{
 		ReadHeaderTimeout: 10 * time.Second,
-		// A CONNECT of HTTP/2 has no connection to take over.
-		TLSNextProto: map[string]func(*http.Server, *tls.Conn, http.Handler){},
 		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			e.connect(w, r, backend)
 		}),
@@ -69,19 +67,30 @@ func (e *egress) connect(w http.ResponseWriter, r *http.Request, backend func(st
 		_ = there.Close()
 		return
 	}
-	e.track(here, there)
 	if _, err := io.WriteString(here, "HTTP/1.1 200 OK\r\n\r\n"); err != nil {
-		e.drop(here, there)
+		_ = here.Close()
+		_ = there.Close()
 		return
 	}
-	e.served.Go(func() {
-		_, _ = io.Copy(there, here)
-		e.drop(here, there)
-	})
-	e.served.Go(func() {
-		_, _ = io.Copy(here, there)
-		e.drop(here, there)
-	})
+	e.join(here, there)
+}
+
+// join copies both ways until either side ends.
+func (e *egress) join(here, there net.Conn) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.closed {
+		_ = here.Close()
+		_ = there.Close()
+		return
+	}
+	e.conns[here], e.conns[there] = struct{}{}, struct{}{}
+	for _, way := range [][2]net.Conn{{here, there}, {there, here}} {
+		e.served.Go(func() {
+			_, _ = io.Copy(way[1], way[0])
+			e.drop(here, there)
+		})
+	}
 }
 
 // refuse answers with a status line of our own wording.
@@ -92,14 +101,6 @@ func refuse(w http.ResponseWriter, status string) {
 	}
 	_, _ = io.WriteString(conn, "HTTP/1.1 "+status+"\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
 	_ = conn.Close()
-}
-
-func (e *egress) track(conns ...net.Conn) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	for _, conn := range conns {
-		e.conns[conn] = struct{}{}
-	}
 }
 
 func (e *egress) drop(conns ...net.Conn) {
@@ -113,10 +114,9 @@ func (e *egress) drop(conns ...net.Conn) {
 
 // close ends every connection and waits until the last is gone.
 func (e *egress) close() {
-	if err := e.server.Close(); err != nil && !errors.Is(err, http.ErrServerClosed) {
-		return
-	}
+	_ = e.server.Close()
 	e.mu.Lock()
+	e.closed = true
 	for conn := range e.conns {
 		_ = conn.Close()
 	}

@@ -41,6 +41,7 @@ func (Provider) Create(ctx context.Context, spec cluster.Spec) (_ cluster.Cluste
 	if spec.Log == nil {
 		spec.Log = io.Discard
 	}
+	spec.Log = &lockedWriter{writer: spec.Log}
 	if spec.Dir, err = filepath.Abs(spec.Dir); err != nil {
 		return nil, fmt.Errorf("folder of cluster %s: %w", spec.Name, err)
 	}
@@ -91,8 +92,8 @@ func (Provider) Create(ctx context.Context, spec cluster.Spec) (_ cluster.Cluste
 	// Close.
 	life, stop := context.WithCancel(context.WithoutCancel(ctx))
 	c.stop = stop
-	c.plane.watch(life)
 	c.agent = newAgent(spec, rules, c.client, c.rest)
+	c.plane.watch(life, c.agent.pids)
 	if err := c.plane.serveEgress(life, c.agent.backend); err != nil {
 		return nil, err
 	}
@@ -108,6 +109,18 @@ func (Provider) Create(ctx context.Context, spec cluster.Spec) (_ cluster.Cluste
 
 // closeTimeout bounds the clean-up after a failed Create.
 const closeTimeout = 30 * time.Second
+
+// lockedWriter lets several goroutines write lines.
+type lockedWriter struct {
+	mu     sync.Mutex
+	writer io.Writer
+}
+
+func (w *lockedWriter) Write(line []byte) (int, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.writer.Write(line)
+}
 
 // embedded is one running cluster.
 type embedded struct {

@@ -420,6 +420,8 @@ func (p *backedPod) status() corev1.PodStatus {
 		PodIP: p.ip, PodIPs: []corev1.PodIP{{IP: p.ip}},
 		StartTime: &p.startTime,
 		QOSClass:  p.pod.Status.QOSClass,
+		// The spec is that of the generation which was adopted.
+		ObservedGeneration: p.pod.Generation,
 	}
 	for _, c := range p.initial {
 		status.InitContainerStatuses = append(status.InitContainerStatuses, c.status())
@@ -463,7 +465,7 @@ func (p *backedPod) status() corev1.PodStatus {
 
 // setCondition keeps the time of the last change. The caller holds mu.
 func (p *backedPod) setCondition(kind corev1.PodConditionType, is bool, reason, message string) {
-	next := corev1.PodCondition{Type: kind, Status: corev1.ConditionFalse, Reason: reason, Message: message, LastTransitionTime: metav1.Now()}
+	next := corev1.PodCondition{Type: kind, Status: corev1.ConditionFalse, Reason: reason, Message: message, LastTransitionTime: metav1.Now(), ObservedGeneration: p.pod.Generation}
 	if is {
 		next.Status, next.Reason, next.Message = corev1.ConditionTrue, "", ""
 	}

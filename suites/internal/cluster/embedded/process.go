@@ -1,6 +1,7 @@
 package embedded
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -23,15 +24,20 @@ type process struct {
 	peak     int64
 }
 
-// startProcess starts a program with its output going to a file.
-func startProcess(path string, args, env []string, dir, log string) (*process, error) {
+// startProcess starts a program with its output going to a file. It is killed
+// when ctx ends.
+func startProcess(ctx context.Context, path string, args, env []string, dir, log string) (*process, error) {
 	output, err := os.OpenFile(log, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("log of %s: %w", path, err)
 	}
 	// The child has its own copy.
 	defer func() { _ = output.Close() }()
-	cmd := exec.Command(path, args...)
+	cmd := exec.CommandContext(ctx, path, args...)
+	cmd.Cancel = func() error {
+		killGroup(cmd.Process.Pid)
+		return nil
+	}
 	cmd.Env, cmd.Dir = env, dir
 	cmd.Stdout, cmd.Stderr = output, output
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}

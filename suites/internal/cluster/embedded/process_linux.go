@@ -20,25 +20,32 @@ func commandLine(pid int) []string {
 	return strings.Split(strings.TrimSuffix(string(data), "\x00"), "\x00")
 }
 
-// peakMemory returns the largest resident set of a living process in bytes.
-func peakMemory(pid int) int64 {
+// memory returns the resident set of a living process in bytes: the present one,
+// and the largest so far.
+func memory(pid int) (now, peak int64) {
 	if pid <= 0 {
-		return 0
+		return 0, 0
 	}
 	data, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/status")
 	if err != nil {
-		return 0
+		return 0, 0
+	}
+	value := func(line []byte, name string) int64 {
+		text, ok := bytes.CutPrefix(line, []byte(name+":"))
+		if !ok {
+			return 0
+		}
+		kilobytes, err := strconv.ParseInt(strings.TrimSuffix(strings.TrimSpace(string(text)), " kB"), 10, 64)
+		if err != nil {
+			return 0
+		}
+		return kilobytes << 10
 	}
 	for line := range bytes.Lines(data) {
-		if value, ok := bytes.CutPrefix(line, []byte("VmHWM:")); ok {
-			kilobytes, err := strconv.ParseInt(strings.TrimSuffix(strings.TrimSpace(string(value)), " kB"), 10, 64)
-			if err != nil {
-				return 0
-			}
-			return kilobytes << 10
-		}
+		now += value(line, "VmRSS")
+		peak += value(line, "VmHWM")
 	}
-	return 0
+	return now, peak
 }
 
 // processes lists every process of the machine.

@@ -23,17 +23,17 @@ func commandLine(pid int) []string {
 	return fields[1:]
 }
 
-// peakMemory returns the present resident set of a living process in bytes:
-// there is no cheap way to its peak here.
-func peakMemory(pid int) int64 {
+// memory returns the resident set of a living process in bytes: the present one,
+// which is also all that can be told of the largest.
+func memory(pid int) (now, peak int64) {
 	if pid <= 0 {
-		return 0
+		return 0, 0
 	}
 	kilobytes, err := strconv.ParseInt(strings.TrimSpace(ps("-o", "rss=", "-p", strconv.Itoa(pid))), 10, 64)
 	if err != nil {
-		return 0
+		return 0, 0
 	}
-	return kilobytes << 10
+	return kilobytes << 10, kilobytes << 10
 }
 
 // processes lists every process of the machine.

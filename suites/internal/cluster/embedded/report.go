@@ -17,31 +17,25 @@ import (
 	"github.com/your-org/flux-platform-conformance/suites/internal/cluster"
 )
 
-// Report tells what runs at this moment. Pods that have ended are left out, but
-// for the memory that they took.
+// Report tells what runs at this moment; pods that are being deleted are left
+// out.
 func (c *embedded) Report(ctx context.Context) (cluster.Report, error) {
 	report := cluster.Report{
 		Environment: c.spec.Name, Provider: Provider{}.Name(), Version: c.version,
-		ControlPlane: c.plane.processes(),
-		Backed:       []cluster.Backed{}, Overrides: []cluster.Override{}, NotHonoured: []cluster.NotHonoured{},
+		Backed: []cluster.Backed{}, Overrides: []cluster.Override{}, NotHonoured: []cluster.NotHonoured{},
 		Simulated: []cluster.SimulatedPod{}, SimulatedBackends: []cluster.SimulatedBackend{},
 	}
-	for _, process := range report.ControlPlane {
-		report.PeakMemory += process.PeakMemory
-	}
+	report.ControlPlane, report.PeakMemory = c.plane.processes(c.agent.pids())
 	for _, pod := range c.agent.workers() {
+		if pod.deleted() {
+			continue
+		}
 		pod.mu.Lock()
 		for _, container := range slices.Concat(pod.initial, pod.containers) {
-			backed := container.report()
-			report.PeakMemory += backed.PeakMemory
-			if !pod.over() {
-				report.Backed = append(report.Backed, backed)
-			}
+			report.Backed = append(report.Backed, container.report())
 		}
-		if !pod.over() {
-			report.Overrides = append(report.Overrides, pod.overrides...)
-			report.NotHonoured = append(report.NotHonoured, pod.notHonoured...)
-		}
+		report.Overrides = append(report.Overrides, pod.overrides...)
+		report.NotHonoured = append(report.NotHonoured, pod.notHonoured...)
 		pod.mu.Unlock()
 	}
 	slices.SortStableFunc(report.Backed, func(a, b cluster.Backed) int { return compare(a.Origin, b.Origin) })
@@ -75,9 +69,6 @@ func compare(a, b cluster.Origin) int {
 	return cmp.Or(cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Workload, b.Workload), cmp.Compare(a.Pod, b.Pod))
 }
 
-// over tells whether a pod is deleted. The caller holds mu.
-func (p *backedPod) over() bool { return p.life.Err() != nil }
-
 // report describes a container. The caller holds the pod's mutex.
 func (c *container) report() cluster.Backed {
 	backed := cluster.Backed{
@@ -93,7 +84,8 @@ func (c *container) report() cluster.Backed {
 		if line := commandLine(backed.PID); len(line) > 0 {
 			backed.Running = line[1:]
 		}
-		c.peak = max(c.peak, peakMemory(backed.PID))
+		_, peak := memory(backed.PID)
+		c.peak = max(c.peak, peak)
 		backed.PeakMemory = c.peak
 	case c.ended != nil:
 		backed.State = fmt.Sprintf("terminated: %s, exit code %d", c.ended.Reason, c.ended.ExitCode)
