@@ -272,10 +272,7 @@ func judge(_ context.Context, view *bringup.View, selection program.Selection, r
 		return nil, err
 	}
 	current = r
-	RegisterFailHandler(Fail)
-	EnforceDefaultTimeoutsWhenUsingContexts()
-	SetDefaultEventuallyTimeout(r.timeouts.Eventually)
-	SetDefaultEventuallyPollingInterval(r.timeouts.Poll)
+	configure(r)
 	suite, reporter := GinkgoConfiguration()
 	suite.FailOnEmpty, suite.FailOnPending, suite.RandomizeAllSpecs = true, true, true
 	reporter.NoColor, reporter.Succinct = true, true
@@ -291,4 +288,12 @@ func judge(_ context.Context, view *bringup.View, selection program.Selection, r
 		err = errors.Join(err, errors.New("the specs and their outcomes disagree on whether one failed: was none selected?"))
 	}
 	return outcomes, errors.Join(err, closed)
+}
+
+// configure sets what all specs of a run have in common.
+func configure(r *run) {
+	RegisterFailHandler(Fail)
+	EnforceDefaultTimeoutsWhenUsingContexts()
+	SetDefaultEventuallyTimeout(r.timeouts.Eventually)
+	SetDefaultEventuallyPollingInterval(r.timeouts.Poll)
 }

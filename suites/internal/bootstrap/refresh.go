@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -24,9 +25,7 @@ var stages = []struct {
 	// The root may have changed what the others fetch.
 	{"sources", func(o Object) bool { return strings.HasSuffix(o.Kind, "Repository") && !composed(o) }},
 	{"composed sources", composed},
-	{"charts", func(o Object) bool { return o.Kind == "HelmChart" }},
 	{"Kustomizations", func(o Object) bool { return o.Kind == "Kustomization" && !root(o) }},
-	{"releases", func(o Object) bool { return o.Kind == "HelmRelease" }},
 }
 
 func composed(o Object) bool { return o.Kind == "GitRepository" && len(o.WaitsFor) > 0 }
@@ -37,12 +36,15 @@ func root(o Object) bool { return o.Namespace == Namespace && o.Name == Namespac
 // passes through it: after a commit, a composed source that reconciles before
 // the one that it includes would hand on the old content. It returns when every
 // controller has acted on its request and everything has settled again.
-func Refresh(ctx context.Context, in SettleInput) (Settlement, error) {
+//
+// changed says which sources may have changed; nil: all. What draws on none of
+// them, and charts, are left alone: large CRDs take seconds to look through.
+func Refresh(ctx context.Context, in SettleInput, changed func(url string) bool) (Settlement, error) {
 	if in.Client == nil || in.Timeout <= 0 || in.Stall <= 0 {
 		return Settlement{}, errors.New("refresh: client, timeout and stall time are required")
 	}
 	for _, stage := range stages {
-		if err := requestStage(ctx, in, stage.name, stage.members); err != nil {
+		if err := requestStage(ctx, in, stage.name, stage.members, changed); err != nil {
 			return Settlement{}, err
 		}
 	}
@@ -52,13 +54,20 @@ func Refresh(ctx context.Context, in SettleInput) (Settlement, error) {
 // requestStage asks every member to reconcile and waits until each has acted. A
 // member whose dependency is not ready is left alone: it is asked again when the
 // dependency is, and Settle does that.
-func requestStage(ctx context.Context, in SettleInput, name string, members func(Object) bool) error {
+func requestStage(ctx context.Context, in SettleInput, name string, members func(Object) bool, changed func(string) bool) error {
 	objects, err := Observe(ctx, in.Client)
 	if err != nil {
 		return fmt.Errorf("refresh %s: %w", name, err)
 	}
 	pending := map[Ref]string{}
+	drawn := map[Ref]bool{}
 	for _, o := range objects {
+		drawn[o.Ref] = o.URL != "" && (changed == nil || changed(o.URL))
+	}
+	for _, o := range objects {
+		if !drawn[o.Ref] && !slices.ContainsFunc(o.WaitsFor, func(ref Ref) bool { return drawn[ref] }) {
+			continue
+		}
 		if o.Suspended || !members(o) || o.Kind == "HelmRepository" && o.Ready == "True" && o.Live.Object["status"] == nil {
 			continue
 		}
@@ -76,7 +85,7 @@ func requestStage(ctx context.Context, in SettleInput, name string, members func
 			seen[o.Ref] = true
 			// A request is acted on when the status repeats it; a health check that
 			// still runs is Settle's to await.
-			if token, asked := pending[o.Ref]; asked && (o.Handled >= token || o.Suspended || o.Reconciling && strings.Contains(message(o), "health check")) {
+			if token, asked := pending[o.Ref]; asked && (o.Handled >= token || o.Suspended || checksHealth(o)) {
 				delete(pending, o.Ref)
 			}
 		}

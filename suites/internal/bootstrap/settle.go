@@ -61,7 +61,7 @@ func Settle(ctx context.Context, in SettleInput) (Settlement, error) {
 	}
 	s := &settler{
 		in: in, ready: map[Ref]string{}, retried: map[Ref]string{},
-		first: map[Ref]time.Time{}, waited: map[Ref]time.Duration{}, changed: time.Now(), last: time.Now(),
+		rechecked: map[Ref]recheck{}, waited: map[Ref]time.Duration{}, changed: time.Now(), last: time.Now(),
 	}
 	ctx, cancel := context.WithTimeout(ctx, in.Timeout)
 	defer cancel()
@@ -80,17 +80,18 @@ func Settle(ctx context.Context, in SettleInput) (Settlement, error) {
 }
 
 type settler struct {
-	in       SettleInput
-	objects  []Object
-	failed   []Object
-	blocked  []Object
-	ready    map[Ref]string // ready objects and the state in which dependents were told
-	retried  map[Ref]string // failing objects and the request that asked for another try
-	first    map[Ref]time.Time
-	waited   map[Ref]time.Duration
-	snapshot string
-	changed  time.Time
-	last     time.Time
+	in        SettleInput
+	objects   []Object
+	failed    []Object
+	blocked   []Object
+	ready     map[Ref]string // ready objects and the state in which dependents were told
+	retried   map[Ref]string // failing objects and the request that asked for another try
+	rechecked map[Ref]recheck
+	waited    map[Ref]time.Duration
+	gate      *bool
+	snapshot  string
+	changed   time.Time
+	last      time.Time
 }
 
 func (s *settler) step(ctx context.Context) (bool, error) {
@@ -113,6 +114,9 @@ func (s *settler) step(ctx context.Context) (bool, error) {
 		s.snapshot, s.changed = state.String(), now
 	}
 	if err := s.wake(ctx, objects, index); err != nil {
+		return false, err
+	}
+	if err := s.recheck(ctx, objects, index); err != nil {
 		return false, err
 	}
 	s.failed, s.blocked = nil, nil

@@ -12,12 +12,14 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"k8s.io/apimachinery/pkg/util/wait"
 
 	"github.com/your-org/flux-platform-conformance/suites/internal/cluster"
 	"github.com/your-org/flux-platform-conformance/suites/internal/component"
+	"github.com/your-org/flux-platform-conformance/suites/internal/overlay"
 	"github.com/your-org/flux-platform-conformance/suites/internal/platform"
 	"github.com/your-org/flux-platform-conformance/suites/internal/source"
 )
@@ -182,6 +184,14 @@ func Open(ctx context.Context, state State, dir string) (*View, error) {
 		return nil, fmt.Errorf("read the platform as it is served: %w", err)
 	}
 	return v, nil
+}
+
+// Changeable says whether a URL is answered by a repository that an overlay can
+// change.
+func (v *View) Changeable(address string) bool {
+	return slices.ContainsFunc(v.State.Repositories, func(r Repository) bool {
+		return slices.Contains(overlay.Repositories, r.Name) && platform.SameRepository(r.URL, address)
+	})
 }
 
 func layOut(ctx context.Context, r Repository, dir string) (string, error) {
