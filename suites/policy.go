@@ -37,19 +37,16 @@ var _ = perEnvironment(check.Check{
 	Expect(err).NotTo(HaveOccurred())
 	labels, err := namespaceLabels(ctx, env)
 	Expect(err).NotTo(HaveOccurred())
-	var problems []string
 	bad, good := map[string]bool{}, map[string]bool{}
-	for _, c := range cases {
-		c = c.Translate(labels)
+	for i, c := range cases {
+		cases[i] = c.Translate(labels)
 		if c.Denied {
 			bad[c.Policy] = true
 		} else {
 			good[c.Policy] = true
 		}
-		if problem := judgeCase(ctx, env, c); problem != "" {
-			problems = append(problems, fmt.Sprintf("%s: %s", c, problem))
-		}
 	}
+	problems := judgeCases(ctx, env, cases)
 	for _, p := range env.Policies {
 		if !bad[p.GetName()] || !good[p.GetName()] {
 			problems = append(problems, fmt.Sprintf("%s, declared at %s, needs a bad and a good example: it has bad %t, good %t",
@@ -76,9 +73,27 @@ func namespaceLabels(ctx context.Context, env *environment) (map[string]map[stri
 	return out, nil
 }
 
-// judgeCase asks the API server for the verdict on one example, again while the
-// policy may not be in force yet, and says how it differs from what is expected;
-// empty when it does not.
+// judgeCases asks the API server for the verdict on each example, and again for
+// those that are not as expected while a policy may not be in force yet. It says
+// how they differ.
+func judgeCases(ctx context.Context, env *environment, cases []policy.Case) []string {
+	var problems []string
+	_ = wait.PollUntilContextTimeout(ctx, current.timeouts.Poll, current.timeouts.Effective, true, func(ctx context.Context) (bool, error) {
+		problems = nil
+		var again []policy.Case
+		for _, c := range cases {
+			if problem := judgeCase(ctx, env, c); problem != "" {
+				problems = append(problems, fmt.Sprintf("%s: %s", c, problem))
+				again = append(again, c)
+			}
+		}
+		cases = again
+		return len(again) == 0, nil
+	})
+	return problems
+}
+
+// judgeCase asks once; the answer is empty when it is as expected.
 func judgeCase(ctx context.Context, env *environment, c policy.Case) string {
 	actor, err := env.as(c.User, c.Groups...)
 	if err != nil {
@@ -95,12 +110,7 @@ func judgeCase(ctx context.Context, env *environment, c policy.Case) string {
 			}
 		}()
 	}
-	problem := ""
-	_ = wait.PollUntilContextTimeout(ctx, current.timeouts.Poll, current.timeouts.Effective, true, func(ctx context.Context) (bool, error) {
-		problem = c.Problem(policy.Ask(ctx, actor, c))
-		return problem == "", nil
-	})
-	return problem
+	return c.Problem(policy.Ask(ctx, actor, c))
 }
 
 var _ = perEnvironment(check.Check{

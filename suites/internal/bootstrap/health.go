@@ -120,7 +120,7 @@ func (s *settler) healthy(ctx context.Context, o Object, index map[Ref]Object) (
 		default:
 			target, isFlux := index[Ref{Kind: kind, Namespace: namespace, Name: name}]
 			if !isFlux {
-				return false, false, nil
+				return false, !judgedByExpression(o, kind), nil
 			}
 			if !target.Current() {
 				return false, true, nil
@@ -128,6 +128,17 @@ func (s *settler) healthy(ctx context.Context, o Object, index map[Ref]Object) (
 		}
 	}
 	return len(entries) > 0, true, nil
+}
+
+// judgedByExpression says whether the Kustomization has a health expression for a
+// kind. Another kind's health takes Flux's own look: looking again costs a whole
+// reconciliation, which for large CRDs is seconds.
+func judgedByExpression(o Object, kind string) bool {
+	list, _, _ := unstructured.NestedSlice(o.Live.Object, "spec", "healthCheckExprs")
+	return slices.ContainsFunc(list, func(entry any) bool {
+		fields, _ := entry.(map[string]any)
+		return fields["kind"] == kind
+	})
 }
 
 func (s *settler) available(ctx context.Context, key client.ObjectKey) (bool, error) {

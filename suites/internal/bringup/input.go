@@ -5,13 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"net/url"
+	"maps"
 	"os"
-	"path"
 	"path/filepath"
 	"slices"
 	"strings"
 
+	"github.com/your-org/flux-platform-conformance/suites/internal/check"
 	"github.com/your-org/flux-platform-conformance/suites/internal/overlay"
 	"github.com/your-org/flux-platform-conformance/suites/internal/platform"
 )
@@ -61,7 +61,10 @@ func Read(ctx context.Context, assets fs.FS, options Options, dir string) (Input
 		return in, err
 	}
 	if options.Provider != "" && !slices.Contains(Providers(), options.Provider) {
-		return in, fmt.Errorf("there is no provider %q; known are %s", options.Provider, strings.Join(Providers(), ", "))
+		return in, fmt.Errorf("there is no provider %q%s", options.Provider, check.DidYouMean(options.Provider, Providers()))
+	}
+	if err := givenFolders(options); err != nil {
+		return in, err
 	}
 	folders := map[string]string{platformName: options.Platform, developerName: options.Developer}
 	if folders[platformName] == "" {
@@ -83,6 +86,9 @@ func Read(ctx context.Context, assets fs.FS, options Options, dir string) (Input
 	for _, s := range shipped[1:] {
 		in.add(s.name, s.url, folders[s.name])
 	}
+	if options.Developer != "" {
+		in.set(developerName, shipped[1].url, folders[developerName])
+	}
 	load := func() (err error) {
 		in.Platform, err = platform.Load(ctx, platform.Options{Root: folders[platformName], Sources: in.Folders})
 		return err
@@ -98,7 +104,7 @@ func Read(ctx context.Context, assets fs.FS, options Options, dir string) (Input
 			return in, err
 		}
 	}
-	in.add(platformName, in.Platform.URL, in.Platform.Root)
+	in.set(platformName, in.Platform.URL, in.Platform.Root)
 	if err := in.narrow(options); err != nil {
 		return in, err
 	}
@@ -120,40 +126,65 @@ func (in *Input) add(name, address, folder string) {
 	in.Folders[address], in.Names[address] = folder, name
 }
 
+// set lets a folder answer for a URL in place of any other: what is given by
+// itself comes before CONFIG.
+func (in *Input) set(name, address, folder string) {
+	maps.DeleteFunc(in.Folders, func(known, _ string) bool { return platform.SameRepository(known, address) })
+	maps.DeleteFunc(in.Names, func(known, _ string) bool { return platform.SameRepository(known, address) })
+	in.Folders[address], in.Names[address] = folder, name
+}
+
+// givenFolders refuses folders that the user names and that are not there.
+func givenFolders(options Options) error {
+	var problems []error
+	for _, given := range []struct{ variable, folder string }{{"PLATFORM", options.Platform}, {"DEVELOPER", options.Developer}} {
+		if given.folder == "" {
+			continue
+		}
+		if _, err := platform.Folder(given.folder); err != nil {
+			problems = append(problems, fmt.Errorf("%s: %w", given.variable, err))
+		}
+	}
+	return errors.Join(problems...)
+}
+
 // mapDeveloper finds the URL that DEVELOPER= answers for: the reference one, the
 // one named like the folder, or the only one that nothing else answers for.
 func (in *Input) mapDeveloper(folder string) error {
-	answered := in.answered()
+	answered := append(in.answered(), in.Platform.URL)
 	var open []string
 	for _, ref := range in.Platform.SourceRefs() {
 		if platform.SameRepository(ref.URL, shipped[1].url) {
 			return nil
 		}
-		known := slices.ContainsFunc(append(answered, in.Platform.URL), func(u string) bool { return platform.SameRepository(u, ref.URL) })
-		if ref.Kind != "GitRepository" || known || slices.Contains(open, ref.URL) {
+		same := func(known string) bool { return platform.SameRepository(known, ref.URL) }
+		if ref.Kind != "GitRepository" || slices.ContainsFunc(answered, same) || slices.ContainsFunc(open, same) {
 			continue
-		}
-		if named(ref.URL) == filepath.Base(folder) {
-			in.add(developerName, ref.URL, folder)
-			return nil
 		}
 		open = append(open, ref.URL)
 	}
-	if len(open) == 1 {
-		in.add(developerName, open[0], folder)
-		return nil
+	found := slices.IndexFunc(open, func(address string) bool { return named(address) == filepath.Base(folder) })
+	switch {
+	case found >= 0:
+	case len(open) == 1:
+		found = 0
+	case len(open) == 0:
+		return fmt.Errorf("DEVELOPER: there is no URL for %s to answer for: every Git source of the platform has an answer, and none names %s", folder, shipped[1].url)
+	default:
+		return fmt.Errorf("DEVELOPER: it is not clear which URL %s answers for: %d Git sources have no answer (%s), and none is named like the folder; map it in CONFIG under «sources»",
+			folder, len(open), strings.Join(open, ", "))
 	}
-	return fmt.Errorf("it is not clear which URL the developer repository %s answers for: %d Git sources have no answer (%s); map it in CONFIG under «sources»",
-		folder, len(open), strings.Join(open, ", "))
+	// The reference URL is nobody's here: one folder, one URL.
+	delete(in.Folders, shipped[1].url)
+	delete(in.Names, shipped[1].url)
+	in.set(developerName, open[found], folder)
+	return nil
 }
 
-// named is the last element of a URL's path, without .git.
+// named is the last element of a URL, in whatever form, without .git.
 func named(address string) string {
-	u, err := url.Parse(address)
-	if err != nil {
-		return ""
-	}
-	return strings.TrimSuffix(path.Base(u.Path), ".git")
+	address = strings.TrimSuffix(strings.TrimRight(address, "/"), ".git")
+	return address[strings.LastIndexAny(address, "/:")+1:]
 }
 
 // answered lists all URLs that have an answer, of whatever kind.

@@ -62,7 +62,14 @@ func Run(assets fs.FS, options Options) session.RunFunc {
 	return func(ctx context.Context, s *session.Session, emit func(session.Event)) error {
 		b := &bringUp{assets: assets, options: options, session: s, emit: emit}
 		b.state = State{Options: options, StartedAt: time.Now()}
+		measuring, measured := context.WithCancel(ctx)
+		go measureIdle(measuring, func(d time.Duration) {
+			b.mu.Lock()
+			defer b.mu.Unlock()
+			b.state.IdleSeconds += d.Seconds()
+		})
 		err := b.up(ctx)
+		measured()
 		if err == nil {
 			emit(session.Event{Kind: session.KindReady})
 			<-ctx.Done()

@@ -163,7 +163,13 @@ func (b *bringUp) references(address string) (branches, tags []string) {
 		if tag, err := ref.VersionTag(); err == nil {
 			add(&tags, tag)
 		}
-		add(&branches, strings.TrimPrefix(ref.Name, "refs/heads/"))
+		// Of references by their full name, those to branches and tags are served.
+		if branch, ok := strings.CutPrefix(ref.Name, "refs/heads/"); ok {
+			add(&branches, branch)
+		}
+		if tag, ok := strings.CutPrefix(ref.Name, "refs/tags/"); ok {
+			add(&tags, tag)
+		}
 	}
 	if len(branches) == 0 {
 		branches = []string{source.DefaultBranch}

@@ -54,6 +54,9 @@ type State struct {
 	Environments []EnvironmentState    `json:"environments"`
 	// StartedAt is when the supervisor began.
 	StartedAt time.Time `json:"startedAt"`
+	// IdleSeconds is how long, during the bring-up, the machine did next to
+	// nothing: somebody waited for a timer.
+	IdleSeconds float64 `json:"idleSeconds"`
 }
 
 // Repository is a folder served as a Git repository.

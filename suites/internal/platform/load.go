@@ -40,7 +40,7 @@ type Options struct {
 // of single tenants stand in Platform.Problems instead, so that the others can
 // be judged.
 func Load(ctx context.Context, o Options) (*Platform, error) {
-	root, err := existingFolder(o.Root)
+	root, err := Folder(o.Root)
 	if err != nil {
 		return nil, err
 	}
@@ -51,7 +51,7 @@ func Load(ctx context.Context, o Options) (*Platform, error) {
 		read:     map[string]bool{},
 	}
 	for _, url := range slices.Sorted(maps.Keys(o.Sources)) {
-		folder, err := existingFolder(o.Sources[url])
+		folder, err := Folder(o.Sources[url])
 		if err != nil {
 			return nil, fmt.Errorf("folder that answers for %s: %w", url, err)
 		}
@@ -63,7 +63,10 @@ func Load(ctx context.Context, o Options) (*Platform, error) {
 	return l.platform, nil
 }
 
-func existingFolder(name string) (string, error) {
+// Folder returns the absolute path, without symbolic links, of a folder that
+// exists; the error says what is in its place, or which folder beside it may be
+// meant.
+func Folder(name string) (string, error) {
 	if name == "" {
 		return "", errors.New("no platform folder is given; name the root of a platform repository with PLATFORM=, or with «platform:» in CONFIG")
 	}

@@ -47,7 +47,7 @@ func DefaultTimeouts() Timeouts {
 		BringUp:    10 * time.Minute,
 		Stall:      2 * time.Minute,
 		Reconcile:  2 * time.Minute,
-		Effective:  time.Minute,
+		Effective:  10 * time.Second,
 		Request:    30 * time.Second,
 		Eventually: 30 * time.Second,
 		Poll:       200 * time.Millisecond,

@@ -26,6 +26,7 @@ import (
 // fill takes down what a report says of the session beside the outcomes.
 func fill(ctx context.Context, report *check.Report, view *bringup.View) {
 	report.Tenants = view.Platform.TenantNames()
+	report.IdleSeconds = view.State.IdleSeconds
 	if r, ok := view.State.Repository("platform"); ok {
 		report.Platform = check.Platform{Folder: r.Folder, Revision: r.Revision, Dirty: r.Dirty}
 	}
@@ -169,7 +170,7 @@ func writeMemory(w io.Writer, report *check.Report) {
 		return
 	}
 	const mebibyte = 1 << 20
-	fmt.Fprintf(w, "\npeak memory, all processes together at most: %d MiB;", sum/mebibyte)
+	fmt.Fprintf(w, "\nthe machine idled for %.1f s of the bring-up\npeak memory, all processes together at most: %d MiB;", report.IdleSeconds, sum/mebibyte)
 	for _, process := range processes[:min(3, len(processes))] {
 		fmt.Fprintf(w, " %s %s %d MiB", process.Environment, process.Name, process.PeakBytes/mebibyte)
 	}
@@ -232,14 +233,55 @@ func (p *program) dumpEnvironment(ctx context.Context, in *input, r *running, e 
 	return errors.Join(problems...)
 }
 
+// readyArtifacts makes the folder of artifacts and sees that it can be written
+// to: what a run finds out must not be lost at its end.
+func readyArtifacts(dir string) error {
+	if dir == "" {
+		return errors.New("ARTIFACTS names no folder; leave it out for the default, «artifacts»")
+	}
+	err := os.MkdirAll(dir, 0o755)
+	if err == nil {
+		var probe *os.File
+		if probe, err = os.CreateTemp(dir, ".writable-"); err == nil {
+			err = errors.Join(probe.Close(), os.Remove(probe.Name()))
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("the folder of artifacts cannot be written to: %w; name another with ARTIFACTS", err)
+	}
+	return nil
+}
+
 // clearArtifacts takes away what an earlier run left in the folder, and nothing
-// that a run does not write.
-func clearArtifacts(dir string, environments []string) error {
-	names := append([]string{check.ReportFile, check.JUnitFile, session.LogName, SpecsLog}, environments...)
-	for _, name := range names {
+// that a run does not write: of the folders of environments what was dumped for
+// these checks, and them only when nothing else lies there.
+func clearArtifacts(dir string, checks []check.Check) error {
+	remove := []string{check.ReportFile, check.JUnitFile, session.LogName, SpecsLog}
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return fmt.Errorf("clear what an earlier run left: %w", err)
+	}
+	var environments []string
+	for _, entry := range entries {
+		var dumped []string
+		for _, c := range checks {
+			if _, err := os.Lstat(filepath.Join(dir, entry.Name(), c.ID)); err == nil {
+				dumped = append(dumped, filepath.Join(entry.Name(), c.ID))
+			}
+		}
+		if len(dumped) > 0 {
+			environments = append(environments, entry.Name())
+			// The checks' folders go last: by them the other is known as ours.
+			remove = append(append(remove, filepath.Join(entry.Name(), dump.ClusterFolder)), dumped...)
+		}
+	}
+	for _, name := range remove {
 		if err := os.RemoveAll(filepath.Join(dir, name)); err != nil {
 			return fmt.Errorf("clear what an earlier run left in %s: %w", dir, err)
 		}
+	}
+	for _, name := range environments {
+		_ = os.Remove(filepath.Join(dir, name)) // it stays when something else lies there
 	}
 	return nil
 }
