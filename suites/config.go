@@ -124,7 +124,7 @@ func firstDifference(a, b string) int {
 
 // convert reads a declared object into its type.
 func convert(declared platform.Object, into any) error {
-	if err := runtime.DefaultUnstructuredConverter.FromUnstructured(declared.Unstructured.Object, into); err != nil {
+	if err := runtime.DefaultUnstructuredConverter.FromUnstructured(declared.Object, into); err != nil {
 		return fmt.Errorf("read %s, declared at %s: %w", declared, declared.Origin, err)
 	}
 	return nil

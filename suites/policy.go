@@ -192,7 +192,9 @@ func texts(fields map[string]any, name string) []string {
 }
 
 func covers(hook admissionv1.ValidatingWebhook, group, resource, operation string) bool {
-	has := func(list []string, value string) bool { return slices.Contains(list, value) || slices.Contains(list, "*") }
+	has := func(list []string, value string) bool {
+		return slices.Contains(list, value) || slices.Contains(list, "*")
+	}
 	return slices.ContainsFunc(hook.Rules, func(rule admissionv1.RuleWithOperations) bool {
 		operations := make([]string, 0, len(rule.Operations))
 		for _, o := range rule.Operations {

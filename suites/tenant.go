@@ -45,7 +45,7 @@ var _ = perTenant(check.Check{
 			problems = append(problems, fmt.Sprintf("%s: %s", declared, err))
 			continue
 		}
-		for _, difference := range state.Compare(declared.Unstructured.Object, live.Object) {
+		for _, difference := range state.Compare(declared.Object, live.Object) {
 			problems = append(problems, fmt.Sprintf("%s: %s", declared, difference))
 		}
 	}

@@ -99,7 +99,9 @@ func ownerOf(in OwnersInput, listed map[string][]string, byUID map[types.UID]*un
 		}
 		return tenant, ""
 	}
-	for _, reference := range object.GetOwnerReferences() {
+	// Of several owners each would do; garbage collection waits for all.
+	if references := object.GetOwnerReferences(); len(references) > 0 {
+		reference := references[0]
 		parent, known := byUID[reference.UID]
 		if !known {
 			return "", fmt.Sprintf("its owner %s %s does not exist", reference.Kind, reference.Name)

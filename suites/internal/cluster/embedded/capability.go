@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -132,7 +133,7 @@ func (c *embedded) createCanary(ctx context.Context) (*corev1.Pod, error) {
 		return true, last
 	})
 	if err != nil {
-		return nil, fmt.Errorf("create canary pod: %w (last answer: %v)", err, last)
+		return nil, fmt.Errorf("create canary pod: %w", errors.Join(err, last))
 	}
 	return pod, nil
 }

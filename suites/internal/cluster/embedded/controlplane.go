@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	_ "embed"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -348,7 +349,7 @@ func (p *controlPlane) waitServed(ctx context.Context, client kubernetes.Interfa
 		return last == nil, nil
 	})
 	if err != nil {
-		return "", fmt.Errorf("cluster %s: the API server is not ready: %w (last answer: %v)\n%s", p.spec.Name, err, last, p.tails())
+		return "", fmt.Errorf("cluster %s: the API server is not ready: %w\n%s", p.spec.Name, errors.Join(err, last), p.tails())
 	}
 	version, err := client.Discovery().ServerVersion()
 	if err != nil {

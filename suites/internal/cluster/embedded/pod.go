@@ -138,13 +138,13 @@ func (p *backedPod) run(ctx context.Context) {
 	var reporter sync.WaitGroup
 	reporter.Go(func() { p.report(reporting) })
 
-	p.containersRun(&work)
+	p.containersRun(&work) //nolint:contextcheck // containers live as long as the pod, which ends before or after ctx
 
 	stopReporting()
 	reporter.Wait()
 	if !p.deleted() {
 		// A pod that has finished stays until somebody deletes it.
-		p.untilDone(p.life, p.writeStatus)
+		p.untilDone(p.life, p.writeStatus) //nolint:contextcheck // as above
 		<-p.life.Done()
 	}
 	p.untilDone(ctx, func(ctx context.Context) error { return p.agent.remove(ctx, p.pod) })

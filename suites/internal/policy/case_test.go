@@ -1,0 +1,216 @@
+package policy
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	. "github.com/onsi/gomega"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+)
+
+// files is a policy's folder by path and content.
+type files map[string]string
+
+const test = `apiVersion: cli.kyverno.io/v1alpha1
+kind: Test
+metadata:
+  name: name-of-other-tenant
+  annotations:
+    conformance.flux-platform/message: the name must be your own
+    conformance.flux-platform/control: resources/good.yaml
+policies: [policy.yaml]
+userinfo: identities/example.yaml
+resources: [resources/good.yaml, resources/bad.yaml]
+values:
+  namespaces:
+  - metadata: {name: apps, labels: {example.com/environment: dev}}
+results:
+- {policy: names, isValidatingPolicy: true, kind: ConfigMap, resources: [dev-example-config], result: pass}
+- {policy: names, isValidatingPolicy: true, kind: ConfigMap, resources: [dev-other-config, dev-other-more], operation: DELETE, result: fail}
+`
+
+func good() files {
+	return files{
+		"names/kyverno-test.yaml":       test,
+		"names/identities/example.yaml": "apiVersion: cli.kyverno.io/v1alpha1\nkind: UserInfo\nmetadata: {name: example}\nuserInfo: {username: someone, groups: [a, b]}\n",
+		"names/resources/good.yaml":     "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: dev-example-config, namespace: apps}\n",
+		"names/resources/bad.yaml":      "# Both differ in the name.\n---\napiVersion: v1\nkind: ConfigMap\nmetadata: {name: dev-other-config}\n---\napiVersion: v1\nkind: ConfigMap\nmetadata: {name: dev-other-more}\n",
+	}
+}
+
+func (f files) with(name, content string) files {
+	f[name] = content
+	return f
+}
+
+// edited replaces one text of the test file.
+func edited(t *testing.T, old, replacement string) files {
+	t.Helper()
+	if strings.Count(test, old) != 1 {
+		t.Fatalf("%q stands %d times in the test file, not once", old, strings.Count(test, old))
+	}
+	return good().with("names/kyverno-test.yaml", strings.Replace(test, old, replacement, 1))
+}
+
+func (f files) write(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	for name, content := range f {
+		full := filepath.Join(dir, filepath.FromSlash(name))
+		if err := os.MkdirAll(filepath.Dir(full), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(full, []byte(content), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
+}
+
+func TestLoadCases(t *testing.T) {
+	g := NewWithT(t)
+	cases, err := LoadCases(good().write(t))
+	g.Expect(err).NotTo(HaveOccurred())
+	g.Expect(cases).To(HaveLen(3))
+	g.Expect(cases[0].String()).To(Equal("names/kyverno-test.yaml name-of-other-tenant results[0] (CREATE of ConfigMap dev-example-config by names)"))
+	g.Expect(cases[0].Denied).To(BeFalse())
+	g.Expect(cases[0].Message).To(BeEmpty())
+	for i, name := range []string{"dev-other-config", "dev-other-more"} {
+		c := cases[i+1]
+		g.Expect(c.Object.GetName()).To(Equal(name))
+		g.Expect([]string{c.Policy, c.Operation, c.User, c.Message}).To(Equal([]string{"names", Delete, "someone", "the name must be your own"}))
+		g.Expect(c.Groups).To(Equal([]string{"a", "b"}))
+		g.Expect(c.Denied).To(BeTrue())
+	}
+}
+
+func TestShippedPoliciesLoad(t *testing.T) {
+	g := NewWithT(t)
+	cases, err := LoadCases("../../../policies")
+	g.Expect(err).NotTo(HaveOccurred())
+	bad, fine := map[string]int{}, map[string]int{}
+	for _, c := range cases {
+		if c.Denied {
+			bad[c.Policy]++
+		} else {
+			fine[c.Policy]++
+		}
+	}
+	for _, name := range []string{"tenant-label-authentic", "tenant-name-and-owner"} {
+		g.Expect(bad).To(HaveKey(name))
+		g.Expect(fine).To(HaveKey(name))
+	}
+}
+
+func TestLoadCasesRefuses(t *testing.T) {
+	for _, row := range []struct {
+		name  string
+		files files
+		want  string
+	}{
+		{"no test file", files{"names/policy.yaml": ""}, "no kyverno-test.yaml in "},
+		{"what is no YAML", good().with("names/kyverno-test.yaml", "a: ["), "names/kyverno-test.yaml: document 1: "},
+		{"an unknown key", edited(t, "userinfo:", "user: x\nuserinfo:"), `names/kyverno-test.yaml: document 1: error unmarshaling JSON: while decoding JSON: json: unknown field "user"`},
+		{"an unknown key of a result", edited(t, "operation: DELETE", "rule: x, operation: DELETE"), `unknown field "rule"`},
+		{"another kind", edited(t, "kind: Test", "kind: Values"), `document 1, test "name-of-other-tenant": it is a Values of cli.kyverno.io/v1alpha1, not a Test of cli.kyverno.io`},
+		{"another API", edited(t, "cli.kyverno.io/v1alpha1", "v1"), "it is a Test of v1, not a Test of cli.kyverno.io"},
+		{"the second document", good().with("names/kyverno-test.yaml", test+"---\n"+strings.Replace(test, "kind: Test", "kind: Tests", 1)), "document 2, test "},
+		{"no user", edited(t, "userinfo: identities/example.yaml\n", ""), "it names no userinfo: a live request is somebody's"},
+		{"a user's file that is not there", edited(t, "identities/example.yaml", "identities/none.yaml"), "read the userinfo: open "},
+		{"a user's file of another form", good().with("names/identities/example.yaml", "user: x\n"), `parse identities/example.yaml: `},
+		{"a user's file without a user", good().with("names/identities/example.yaml", "kind: UserInfo\n"), "identities/example.yaml names no user"},
+		{"an example's file that is not there", edited(t, "resources/bad.yaml", "resources/none.yaml"), "read a resource: open "},
+		{"an example that is no object", good().with("names/resources/bad.yaml", "a: 1\n"), "parse resources/bad.yaml: "},
+		{"an example that no file holds", edited(t, "dev-other-config", "dev-others-config"), `results[1]: no resource file holds the ConfigMap "dev-others-config"`},
+		{"an example of another kind", edited(t, "kind: ConfigMap, resources: [dev-example-config]", "kind: Secret, resources: [dev-example-config]"), `results[0]: no resource file holds the Secret "dev-example-config"`},
+		{"a refusal without words", edited(t, "    conformance.flux-platform/message: the name must be your own\n", ""), "results[1] expects a refusal, and the annotation conformance.flux-platform/message does not say with which words"},
+		{"an unknown result", edited(t, "result: pass", "result: skip"), `results[0]: the result "skip" is neither pass nor fail`},
+		{"an unknown operation", edited(t, "DELETE", "REMOVE"), `results[1]: the operation "REMOVE" is not one of CREATE, UPDATE, DELETE`},
+		{"no policy", edited(t, "{policy: names, isValidatingPolicy: true, kind: ConfigMap, resources: [dev-example-config]", "{kind: ConfigMap, resources: [dev-example-config]"), "results[0] names no policy"},
+		{"a result without an example", edited(t, "resources: [dev-example-config]", "resources: []"), "results[0] names no resource"},
+		{"no result", good().with("names/kyverno-test.yaml", test[:strings.Index(test, "results:")]), "it has no result"},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			_, err := LoadCases(row.files.write(t))
+			NewWithT(t).Expect(err).To(MatchError(And(HavePrefix("read the policies' tests: "), ContainSubstring(row.want))))
+		})
+	}
+}
+
+func object(name string, labels map[string]string) *unstructured.Unstructured {
+	out := &unstructured.Unstructured{Object: map[string]any{"apiVersion": "v1", "kind": "ConfigMap"}}
+	out.SetName(name)
+	out.SetLabels(labels)
+	return out
+}
+
+func TestTranslate(t *testing.T) {
+	const label = "example.com/environment"
+	dev := map[string]map[string]string{"apps": {label: "dev", "kubernetes.io/metadata.name": "apps"}}
+	live := func(environment string) map[string]map[string]string {
+		return map[string]map[string]string{"apps": {label: environment, "kubernetes.io/metadata.name": "apps", "more": "x"}, "kube-system": {}}
+	}
+	for _, row := range []struct {
+		name, from, to string
+		live           map[string]map[string]string
+		labels, want   map[string]string
+	}{
+		{"the environment of the examples", "dev-beetle-app", "dev-beetle-app", live("dev"), map[string]string{label: "dev"}, map[string]string{label: "dev"}},
+		{"another environment takes its place", "dev-beetle-app", "prd-beetle-app", live("prd"), map[string]string{label: "dev", "app": "x"}, map[string]string{label: "prd", "app": "x"}},
+		{"the other way round, so that what is foreign stays foreign", "prd-beetle-app", "dev-beetle-app", live("prd"), map[string]string{label: "prd"}, map[string]string{label: "dev"}},
+		{"a third one stays", "uat-beetle-app", "uat-beetle-app", live("prd"), map[string]string{label: "uat"}, map[string]string{label: "uat"}},
+		{"only a whole beginning counts", "development", "development", live("prd"), nil, nil},
+		{"a namespace that is not there", "dev-beetle-app", "dev-beetle-app", nil, nil, nil},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			g := NewWithT(t)
+			c := Case{Object: object(row.from, row.labels), namespaces: dev}
+			got := c.Translate(row.live)
+			g.Expect(got.Object.GetName()).To(Equal(row.to))
+			g.Expect(got.Object.GetLabels()).To(Equal(row.want))
+			g.Expect(c.Object).To(Equal(object(row.from, row.labels)), "the example itself is not changed")
+		})
+	}
+}
+
+func TestProblem(t *testing.T) {
+	refusal := errors.New(`admission webhook "vpol.validate.kyverno.svc-fail" denied the request: Policy names failed: the name must be your own`)
+	forbidden := errors.New(`configmaps is forbidden: User "someone" cannot create resource`)
+	denied := Case{Policy: "names", Denied: true, Message: "the name must be your own"}
+	for _, row := range []struct {
+		name   string
+		c      Case
+		answer error
+		want   string
+	}{
+		{"admitted as it must be", Case{Policy: "names"}, nil, ""},
+		{"refused as it must be", denied, refusal, ""},
+		{"refused and must not be", Case{Policy: "names"}, refusal, "must be admitted, but: " + refusal.Error()},
+		{"admitted and must not be", denied, nil, "must be refused, and was admitted"},
+		{"refused by another policy", Case{Policy: "labels", Denied: true, Message: "the name must be your own"}, refusal, `must be refused with "Policy labels failed: the name must be your own", but: ` + refusal.Error()},
+		{"refused with other words", Case{Policy: "names", Denied: true, Message: "the label"}, refusal, `must be refused with "Policy names failed: the label", but: ` + refusal.Error()},
+		{"refused by RBAC", denied, forbidden, `must be refused with "Policy names failed: the name must be your own", but: ` + forbidden.Error()},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			NewWithT(t).Expect(row.c.Problem(row.answer)).To(Equal(row.want))
+		})
+	}
+}
+
+func TestAsks(t *testing.T) {
+	for webhook, want := range map[string]bool{
+		"vpol.validate.kyverno.svc-fail":                            true,
+		"vpol.validate.kyverno.svc-ignore":                          true,
+		"vpol.validate.kyverno.svc-fail-finegrained-names":          true,
+		"vpol.validate.kyverno.svc-ignore-finegrained-names":        true,
+		"vpol.validate.kyverno.svc-fail-finegrained-other":          false,
+		"vpol.validate.kyverno.svc-fail-finegrained-names-of-other": false,
+		"mpol.mutate.kyverno.svc-fail":                              false,
+		"validate.example.com-finegrained-names":                    false,
+	} {
+		NewWithT(t).Expect(Asks(webhook, "names")).To(Equal(want), webhook)
+	}
+}
