@@ -1,0 +1,78 @@
+package suites
+
+import (
+	"testing"
+
+	. "github.com/onsi/gomega"
+	admissionv1 "k8s.io/api/admissionregistration/v1"
+
+	"github.com/your-org/flux-platform-conformance/suites/internal/bringup"
+	"github.com/your-org/flux-platform-conformance/suites/internal/cluster"
+	"github.com/your-org/flux-platform-conformance/suites/internal/platform"
+)
+
+func TestLacks(t *testing.T) {
+	for _, row := range []struct {
+		name        string
+		args        []string
+		flag, value string
+		want        string
+	}{
+		{"the flag is there", []string{"--a=1", "--no-remote-bases=true"}, "no-remote-bases", "true", ""},
+		{"without a value it is true", []string{"--no-remote-bases"}, "no-remote-bases", "true", ""},
+		{"missing", []string{"--a=1"}, "no-remote-bases", "true", "--no-remote-bases is missing"},
+		{"switched off", []string{"--no-remote-bases=false"}, "no-remote-bases", "true", `--no-remote-bases is "false"`},
+		{"the last one counts", []string{"--no-remote-bases=true", "--no-remote-bases=false"}, "no-remote-bases", "true", `--no-remote-bases is "false"`},
+		{"any value will do", []string{"--default-service-account=default"}, "default-service-account", "", ""},
+		{"but an empty one", []string{"--default-service-account="}, "default-service-account", "", `--default-service-account is ""`},
+		{"a longer flag is another", []string{"--no-remote-bases-x=true"}, "no-remote-bases", "true", "--no-remote-bases is missing"},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			NewWithT(t).Expect(lacks(row.args, row.flag, row.value)).To(Equal(row.want))
+		})
+	}
+}
+
+func TestUnexplainedComparesWithTheWorkload(t *testing.T) {
+	backed := cluster.Backed{
+		Origin:   cluster.Origin{Namespace: "kyverno", Workload: "Deployment/k", Pod: "k-1", Container: "c"},
+		Process:  cluster.Process{Running: []string{"--a=1", "--port=2000"}},
+		Declared: []string{"--a=1", "--port=80"},
+	}
+	declared := "80"
+	override := cluster.Override{Origin: backed.Origin, Kind: cluster.Argument, Name: "port", Declared: &declared, Effective: "2000"}
+	other := override
+	other.Pod = "k-2"
+	g := NewWithT(t)
+	args := func(list ...string) map[string][]string { return map[string][]string{"kyverno Deployment/k c": list} }
+	g.Expect(unexplained(backed, args("--a=1", "--port=80"), []cluster.Override{override, other})).To(BeEmpty())
+	g.Expect(unexplained(backed, args("--a=1", "--port=80"), []cluster.Override{other})).NotTo(BeEmpty())
+	g.Expect(unexplained(backed, args("--a=2", "--port=80"), []cluster.Override{override})).To(ConsistOf(ContainSubstring("the workload declares --a=2, its pod does not")))
+	g.Expect(unexplained(backed, args("--a=1", "--port=80", "--more"), []cluster.Override{override})).To(ConsistOf(ContainSubstring("--more")))
+	g.Expect(unexplained(backed, args("--a=1", "--port=$(PORT)"), []cluster.Override{override})).To(BeEmpty())
+}
+
+func TestCovers(t *testing.T) {
+	hook := func(group, resource string, operations ...admissionv1.OperationType) admissionv1.ValidatingWebhook {
+		return admissionv1.ValidatingWebhook{Rules: []admissionv1.RuleWithOperations{{
+			Operations: operations, Rule: admissionv1.Rule{APIGroups: []string{group}, Resources: []string{resource}},
+		}}}
+	}
+	g := NewWithT(t)
+	g.Expect(covers(hook("apps", "deployments", "CREATE"), "apps", "deployments", "CREATE")).To(BeTrue())
+	g.Expect(covers(hook("*", "*/*", "*"), "apps", "deployments", "DELETE")).To(BeTrue())
+	g.Expect(covers(hook("apps", "deployments", "CREATE"), "apps", "deployments", "DELETE")).To(BeFalse())
+	g.Expect(covers(hook("apps", "deployments", "CREATE"), "", "deployments", "CREATE")).To(BeFalse())
+	g.Expect(covers(hook("apps", "deployments", "CREATE"), "apps", "statefulsets", "CREATE")).To(BeFalse())
+}
+
+func TestMisplaced(t *testing.T) {
+	tenants := []*platform.Tenant{{Name: "beetle"}, {Name: "sonar"}}
+	model := &platform.Platform{Environments: []*platform.Environment{{Name: "dev", Tenants: tenants}, {Name: "prd", Tenants: tenants}}}
+	env := &environment{Environment: model.Environments[0], view: &bringup.View{Platform: model}}
+	g := NewWithT(t)
+	g.Expect(misplaced(env, tenants[0], "dev/beetle/config.yaml")).To(BeEmpty())
+	g.Expect(misplaced(env, tenants[0], "base/beetle/config.yaml")).To(BeEmpty())
+	g.Expect(misplaced(env, tenants[0], "prd/beetle/config.yaml")).To(Equal("which is of the environment prd"))
+	g.Expect(misplaced(env, tenants[0], "dev/sonar/config.yaml")).To(Equal("which is of the tenant sonar"))
+}
