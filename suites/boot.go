@@ -30,7 +30,7 @@ var _ = perEnvironment(check.Check{
 	objects, err := bootstrap.Observe(ctx, env.client)
 	Expect(err).NotTo(HaveOccurred())
 	Expect(objects).NotTo(BeEmpty(), "the cluster holds no Flux object at all")
-	Expect(bootstrap.Chain(objects, time.Now())).To(BeEmpty(), "not ready, the causes first")
+	expectNone(bootstrap.Chain(objects, time.Now()), "not ready, the causes first")
 	var stale []string
 	live := map[bootstrap.Ref]bool{}
 	for _, o := range objects {
@@ -39,7 +39,7 @@ var _ = perEnvironment(check.Check{
 			stale = append(stale, message)
 		}
 	}
-	Expect(stale).To(BeEmpty(), "sources that are not on the revision that is served")
+	expectNone(stale, "sources that are not on the revision that is served")
 	var missing []string
 	for _, declared := range env.Kustomizations {
 		ref := bootstrap.Ref{Kind: declared.GetKind(), Namespace: declared.GetNamespace(), Name: declared.GetName()}
@@ -47,7 +47,7 @@ var _ = perEnvironment(check.Check{
 			missing = append(missing, fmt.Sprintf("%s, declared at %s", ref, declared.Origin))
 		}
 	}
-	Expect(missing).To(BeEmpty(), "Kustomizations that are declared and not in the cluster")
+	expectNone(missing, "Kustomizations that are declared and not in the cluster")
 })
 
 // notServed says how a Git source's artifact differs from what the session
@@ -106,7 +106,7 @@ var _ = perEnvironment(check.Check{
 			}
 		}
 	}
-	Expect(problems).To(BeEmpty(), "controllers that are open")
+	expectNone(problems, "controllers that are open")
 })
 
 // lacks says what is wrong with a flag among arguments; an empty value stands
@@ -161,7 +161,7 @@ var _ = perEnvironment(check.Check{
 		problems = append(problems, unexplained(backed, declared, report.Overrides)...)
 	}
 	sort.Strings(problems)
-	Expect(problems).To(BeEmpty(), "differences that no override explains")
+	expectNone(problems, "differences that no override explains")
 })
 
 func unexplained(backed cluster.Backed, declared map[string][]string, overrides []cluster.Override) []string {

@@ -70,7 +70,7 @@ var _ = perTenant(check.Check{
 		}
 	}
 	sort.Strings(problems)
-	Expect(problems).To(BeEmpty(), "where the values of %s are not the developers'", tenant.Name)
+	expectNone(problems, "where the values of %s are not the developers'", tenant.Name)
 })
 
 // broughtFiles are the files that the tenant's sources include from other
@@ -146,5 +146,5 @@ var _ = perTenant(check.Check{
 			problems = append(problems, fmt.Sprintf("%s: %s", value.File.Origin, err))
 		}
 	}
-	Expect(problems).To(BeEmpty(), "values that the schema %s refuses", tenant.Schema.Origin)
+	expectNone(problems, "values that the schema %s refuses", tenant.Schema.Origin)
 })

@@ -64,7 +64,7 @@ var _ = perEnvironment(check.Check{
 		}
 		owned[o.Owner]++
 	}
-	Expect(problems).To(BeEmpty(), "objects without exactly one owner")
+	expectNone(problems, "objects without exactly one owner")
 	for _, tenant := range env.Tenants {
 		Expect(owned[tenant.Name]).To(BeNumerically(">", 0), "objects of %s", tenant.Name)
 	}
@@ -147,6 +147,10 @@ var _ = perEnvironment(check.Check{
 			wide = append(wide, fmt.Sprintf("Service %s of %q selects %v, without its tenant", service.GetName(), tenant, selector))
 		}
 	}
-	Expect(wide).To(BeEmpty(), "selectors that do not name the tenant")
-	Expect(state.SelectorCrossings(services, workloads, platform.TenantLabel)).To(BeEmpty(), "selectors that cross tenants")
+	expectNone(wide, "selectors that do not name the tenant")
+	var crossings []string
+	for _, crossing := range state.SelectorCrossings(services, workloads, platform.TenantLabel) {
+		crossings = append(crossings, crossing.String())
+	}
+	expectNone(crossings, "selectors that cross tenants")
 })

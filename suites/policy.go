@@ -54,7 +54,7 @@ var _ = perEnvironment(check.Check{
 		}
 	}
 	sort.Strings(problems)
-	Expect(problems).To(BeEmpty(), "what the policies' examples show")
+	expectNone(problems, "what the policies' examples show")
 }, Serial)
 
 // namespaceLabels reads the labels of all namespaces: examples are written for
@@ -138,7 +138,7 @@ var _ = perEnvironment(check.Check{
 		}
 	}
 	sort.Strings(problems)
-	Expect(problems).To(BeEmpty(), "policies that do not hold")
+	expectNone(problems, "policies that do not hold")
 })
 
 // open says in what way a policy lets things through.

@@ -362,6 +362,15 @@ func judge(_ context.Context, view *bringup.View, selection program.Selection, r
 	return outcomes, errors.Join(err, closed)
 }
 
+// expectNone fails a spec when there are findings, and lists them one a line
+// below what they are.
+func expectNone(findings []string, what string, args ...any) {
+	GinkgoHelper()
+	if len(findings) > 0 {
+		Fail(fmt.Sprintf(what, args...) + ":\n- " + strings.Join(findings, "\n- "))
+	}
+}
+
 // configure sets what all specs of a run have in common.
 func configure(r *run) {
 	RegisterFailHandler(Fail)

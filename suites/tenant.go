@@ -52,7 +52,7 @@ var _ = perTenant(check.Check{
 	if deployment, ok := tenant.Object("Deployment"); ok {
 		problems = append(problems, mounts(ctx, env, deployment, configMaps)...)
 	}
-	Expect(problems).To(BeEmpty(), "what differs from %s", tenant.Kustomization.Origin)
+	expectNone(problems, "what differs from %s", tenant.Kustomization.Origin)
 })
 
 // mounts says what is wrong with the ConfigMaps that a live Deployment mounts:
@@ -139,7 +139,7 @@ var _ = perTenant(check.Check{
 				}
 			}
 			g.Expect(admitted).To(Equal(replicas), "pods of %s that were admitted", declared)
-			g.Expect(problems).To(BeEmpty(), "pods of %s", declared)
+			g.expectNone(problems, "pods of %s", declared)
 		}).WithContext(ctx).Should(Succeed())
 	}
 })

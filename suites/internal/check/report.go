@@ -70,6 +70,9 @@ type Report struct {
 	// Overrides are all differences between what the platform declares and what
 	// ran.
 	Overrides []Override `json:"overrides"`
+	// NotHonoured says what pods declare and the programs behind them do not get,
+	// and why.
+	NotHonoured []string `json:"notHonoured"`
 	// SimulatedPods are the pods behind which no program ran.
 	SimulatedPods []SimulatedPod `json:"simulatedPods"`
 	// SimulatedBackends are the webhooks and API services that a simulated pod

@@ -257,30 +257,16 @@ func (t *text) reasons(result Result, reason func(Outcome) string) {
 	}
 }
 
-// overrides names what was overridden per workload; the values are in the report.
+// overrides counts what differs from what the platform declares; each difference
+// stands in the report.
 func (t *text) overrides() {
-	if len(t.Overrides) == 0 {
-		return
+	if count := len(t.Overrides); count > 0 {
+		t.note("overrides", fmt.Sprintf("%s of what the platform declares, each with its reason in %s",
+			plural(count, "override"), ReportFile))
 	}
-	var workloads []string
-	names, environments := map[string][]string{}, map[string][]string{}
-	for _, o := range t.Overrides {
-		if !slices.Contains(workloads, o.Workload) {
-			workloads = append(workloads, o.Workload)
-		}
-		if name := cmp.Or(o.Name, o.Kind); !slices.Contains(names[o.Workload], name) {
-			names[o.Workload] = append(names[o.Workload], name)
-		}
-		if !slices.Contains(environments[o.Workload], o.Environment) {
-			environments[o.Workload] = append(environments[o.Workload], o.Environment)
-		}
-	}
-	t.note("overrides", fmt.Sprintf("%s of what the platform declares, each with its reason in %s",
-		plural(len(t.Overrides), "override"), ReportFile))
-	for _, workload := range workloads {
-		slices.Sort(names[workload])
-		t.note("", fmt.Sprintf("%s (%s): %s", workload,
-			strings.Join(environments[workload], ", "), strings.Join(names[workload], " ")))
+	if count := len(t.NotHonoured); count > 0 {
+		t.note("left out", fmt.Sprintf("%s that pods declare and programs on this machine do not get, each with its reason in %s",
+			plural(count, "setting"), ReportFile))
 	}
 }
 

@@ -83,7 +83,7 @@ func fillEnvironment(ctx context.Context, report *check.Report, view *bringup.Vi
 	for _, backend := range found.SimulatedBackends {
 		report.SimulatedBackends = append(report.SimulatedBackends, check.SimulatedBackend{Environment: e.Name, Kind: backend.Kind, Name: backend.Name, Service: backend.Service})
 	}
-	report.Notes = append(report.Notes, notHonoured(e.Name, found.NotHonoured)...)
+	report.NotHonoured = append(report.NotHonoured, notHonoured(e.Name, found.NotHonoured)...)
 }
 
 // notHonoured says in one note per field what backed pods declare and do not get.
