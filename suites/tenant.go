@@ -139,7 +139,7 @@ var _ = perTenant(check.Check{
 				}
 			}
 			g.Expect(admitted).To(Equal(replicas), "pods of %s that were admitted", declared)
-			g.expectNone(problems, "pods of %s", declared)
+			g.Expect(problems).To(BeEmpty(), "pods of %s", declared)
 		}).WithContext(ctx).Should(Succeed())
 	}
 })
