@@ -114,7 +114,8 @@ func TestComponentsManifestRefuses(t *testing.T) {
 		{"an empty module", RenderInput{Version: in.Version, Manifests: t.TempDir(), Controllers: in.Controllers}, "render the Flux components: lstat "},
 		{"a controller too few", RenderInput{Version: in.Version, Manifests: in.Manifests, Controllers: without}, "no module folder for kustomize-controller"},
 		{
-			"a controller of another release", RenderInput{Version: in.Version, Manifests: in.Manifests, Controllers: map[string]string{"source-controller": other}},
+			"a controller of another release",
+			RenderInput{Version: in.Version, Manifests: in.Manifests, Controllers: map[string]string{"source-controller": other}},
 			"this release of Flux names source-controller " + moduleVersion(in.Controllers["source-controller"]) + ", the pinned module is v1.0.0",
 		},
 	} {

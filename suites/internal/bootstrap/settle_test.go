@@ -308,36 +308,49 @@ func TestRequiredInput(t *testing.T) {
 	for _, in := range []SettleInput{{}, {Client: serve(t), Timeout: time.Second}, {Client: serve(t), Stall: time.Second}} {
 		_, err := Settle(t.Context(), in)
 		g.Expect(err).To(MatchError("settle: client, timeout and stall time are required"))
-		_, err = Refresh(t.Context(), in)
+		_, err = Refresh(t.Context(), in, nil)
 		g.Expect(err).To(MatchError("refresh: client, timeout and stall time are required"))
 	}
 }
 
 // A change passes through Flux in an order; asking in another hands on what is
-// old.
+// old. What draws on nothing that has changed is left alone.
 func TestRefreshAsksInOrder(t *testing.T) {
-	g := NewWithT(t)
-	s := serve(t,
-		kustomizationOf("app", "sourceRef: {kind: GitRepository, name: composed}", ready),
-		kustomizationOf("flux-system", "sourceRef: {kind: GitRepository, name: root}", ready),
-		repository("root", ready),
-		strings.Replace(repository("composed", ready), "spec: {", "spec: {include: [{repository: {name: root}}], ", 1),
-		kustomizationOf("asleep", "suspend: true, sourceRef: {kind: GitRepository, name: root}", ready),
-		"apiVersion: source.toolkit.fluxcd.io/v1\nkind: HelmRepository\nmetadata: {name: address, namespace: flux-system}\nspec: {type: oci, url: oci://ghcr.io/acme}\n",
-		"apiVersion: helm.toolkit.fluxcd.io/v2\nkind: HelmRelease\nmetadata: {name: kyverno, namespace: flux-system, generation: 1}\nspec: {}\n"+ready,
-	)
-	for _, name := range []string{"app", "flux-system", "root", "composed", "kyverno"} {
-		s.become[name] = "Succeeded: done"
+	for _, test := range []struct {
+		name    string
+		changed func(string) bool
+		want    []string
+	}{
+		{"all", nil, []string{"other", "root", "composed", "flux-system", "other", "root", "composed", "app", "last"}},
+		{"what is included", func(url string) bool { return url == "https://github.com/acme/root" }, []string{"root", "composed", "flux-system", "root", "composed"}},
+		{"what includes", func(url string) bool { return url == "https://github.com/acme/composed" }, []string{"composed", "composed", "app"}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			g := NewWithT(t)
+			s := serve(t,
+				kustomizationOf("app", "sourceRef: {kind: GitRepository, name: composed}", ready),
+				kustomizationOf("last", "sourceRef: {kind: GitRepository, name: other}", ready),
+				kustomizationOf("flux-system", "sourceRef: {kind: GitRepository, name: root}", ready),
+				repository("root", ready),
+				repository("other", ready),
+				strings.Replace(repository("composed", ready), "spec: {", "spec: {include: [{repository: {name: root}}], ", 1),
+				kustomizationOf("asleep", "suspend: true, sourceRef: {kind: GitRepository, name: root}", ready),
+				"apiVersion: source.toolkit.fluxcd.io/v1\nkind: HelmRepository\nmetadata: {name: address, namespace: flux-system}\nspec: {type: oci, url: oci://ghcr.io/acme}\n",
+			)
+			for _, name := range []string{"app", "last", "flux-system", "root", "other", "composed"} {
+				s.become[name] = "Succeeded: done"
+			}
+			got, err := Refresh(t.Context(), SettleInput{Client: s, Timeout: time.Minute, Stall: time.Minute}, test.changed)
+			g.Expect(err).NotTo(HaveOccurred())
+			g.Expect(got.Ready()).To(BeTrue())
+			g.Expect(s.asked).To(Equal(test.want))
+		})
 	}
-	got, err := Refresh(t.Context(), SettleInput{Client: s, Timeout: time.Minute, Stall: time.Minute})
-	g.Expect(err).NotTo(HaveOccurred())
-	g.Expect(got.Ready()).To(BeTrue())
-	g.Expect(s.asked).To(Equal([]string{"root", "composed", "flux-system", "root", "composed", "app", "kyverno"}))
 }
 
 func TestRefreshNamesWhoDoesNotAct(t *testing.T) {
 	g := NewWithT(t)
 	s := serve(t, repository("root", notReady("GitOperationFailed", "unreachable")))
-	_, err := Refresh(t.Context(), SettleInput{Client: s, Timeout: 2 * pollInterval, Stall: time.Minute})
+	_, err := Refresh(t.Context(), SettleInput{Client: s, Timeout: 2 * pollInterval, Stall: time.Minute}, nil)
 	g.Expect(err).To(MatchError("refresh sources: 1 objects did not act on the request within 400ms:\n  GitRepository flux-system/root is not ready (GitOperationFailed): unreachable"))
 }

@@ -4,8 +4,11 @@
 package overlay
 
 import (
+	"bufio"
+	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"path"
 	"regexp"
@@ -13,6 +16,7 @@ import (
 	"strings"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	utilyaml "k8s.io/apimachinery/pkg/util/yaml"
 	"sigs.k8s.io/yaml"
 )
 
@@ -188,6 +192,9 @@ func (o Overlay) changesSomething() error {
 // it alone; all mistakes are in one error.
 func Parse(data []byte) (Overlay, error) {
 	var o Overlay
+	if err := single(data); err != nil {
+		return Overlay{}, fmt.Errorf("parse %s: %w", FileName, err)
+	}
 	if err := yaml.UnmarshalStrict(data, &o); err != nil {
 		return Overlay{}, fmt.Errorf("parse %s: %w", FileName, err)
 	}
@@ -218,7 +225,7 @@ func Parse(data []byte) (Overlay, error) {
 		if !slices.Contains(Repositories, p.Repository) {
 			problem("patches[%d].repository %q is not one of %s", i, p.Repository, strings.Join(Repositories, ", "))
 		}
-		if !fs.ValidPath(p.Path) || p.Path == "." {
+		if !fs.ValidPath(p.Path) || p.Path == "." || strings.HasPrefix(p.Path+"/", ".git/") {
 			problem("patches[%d].path %q is not a path inside the repository", i, p.Path)
 		}
 		if (p.Replace == nil) == !p.Delete {
@@ -246,11 +253,37 @@ func Parse(data []byte) (Overlay, error) {
 	return o, errors.Join(problems...)
 }
 
+// single refuses a stream of several documents, of which a decoder would read the
+// first and drop the others.
+func single(data []byte) error {
+	documents := utilyaml.NewYAMLReader(bufio.NewReader(bytes.NewReader(data)))
+	found := 0
+	for {
+		document, err := documents.Read()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		var content any
+		if yaml.Unmarshal(document, &content) != nil || content != nil {
+			found++ // what cannot be read is refused by whoever reads it
+		}
+		if found > 1 {
+			return errors.New("it is one document, this is a second one")
+		}
+	}
+}
+
 func (s *Send) read(fsys fs.FS, folder string) error {
 	if s.File != "" {
 		data, err := fs.ReadFile(fsys, path.Join(folder, s.File))
 		if err != nil {
 			return fmt.Errorf("read manifest: %w", err)
+		}
+		if err := single(data); err != nil {
+			return fmt.Errorf("parse %s: %w", s.File, err)
 		}
 		s.Manifest = &unstructured.Unstructured{}
 		if err := yaml.Unmarshal(data, &s.Manifest.Object); err != nil {

@@ -211,6 +211,12 @@ func (f testFile) cases(dir string) ([]Case, error) {
 		if !slices.Contains([]string{Create, Update, Delete}, c.Operation) {
 			return nil, fmt.Errorf("results[%d]: the operation %q is not one of CREATE, UPDATE, DELETE", i, c.Operation)
 		}
+		switch {
+		case r.Policy == "":
+			return nil, fmt.Errorf("results[%d] names no policy", i)
+		case len(r.Resources) == 0:
+			return nil, fmt.Errorf("results[%d] names no resource: it would show nothing", i)
+		}
 		for _, name := range r.Resources {
 			at := slices.IndexFunc(objects, func(o *unstructured.Unstructured) bool { return o.GetKind() == r.Kind && o.GetName() == name })
 			if at < 0 {

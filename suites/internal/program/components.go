@@ -1,6 +1,7 @@
 package program
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -15,11 +16,11 @@ import (
 	"github.com/your-org/flux-platform-conformance/suites/internal/session"
 )
 
-func (p *program) componentsCommand() *cobra.Command {
+func (p *program) componentsCommand(ctx context.Context) *cobra.Command {
 	var link string
 	c := &cobra.Command{
-		Use: "components", Short: "Have every component of a cluster ready in the cache, and list them", Args: cobra.NoArgs,
-		RunE: func(c *cobra.Command, _ []string) error {
+		Use: "components", Short: "Have every component of a cluster ready in the cache, and list them", Args: noArguments,
+		RunE: func(*cobra.Command, []string) error {
 			root, err := session.Root()
 			if err != nil {
 				return err
@@ -34,7 +35,7 @@ func (p *program) componentsCommand() *cobra.Command {
 			for _, name := range store.Names() {
 				requests = append(requests, component.Request{Name: name})
 			}
-			found, err := store.Resolve(c.Context(), requests)
+			found, err := store.Resolve(ctx, requests)
 			if err != nil {
 				return err
 			}

@@ -17,11 +17,11 @@ import (
 	"github.com/your-org/flux-platform-conformance/suites/internal/session"
 )
 
-func (p *program) e2eCommand() *cobra.Command {
+func (p *program) e2eCommand(ctx context.Context) *cobra.Command {
 	in := &input{}
 	c := &cobra.Command{
-		Use: "e2e", Short: "The main job: bring everything up, judge every check, report, and leave nothing behind", Args: cobra.NoArgs,
-		RunE: func(c *cobra.Command, _ []string) error { return p.e2e(c.Context(), in) },
+		Use: "e2e", Short: "The main job: bring everything up, judge every check, report, and leave nothing behind", Args: noArguments,
+		RunE: func(*cobra.Command, []string) error { return p.e2e(ctx, in) },
 	}
 	in.flags(c)
 	c.Flags().StringSliceVar(&in.checks, "checks", nil, "checks to judge: IDs, areas or patterns, by commas (default: all)")
@@ -129,13 +129,19 @@ func (p *program) finish(in *input, report *check.Report, summary check.SummaryI
 	if err := report.WriteText(p.out, check.TextOptions{Width: options.Columns(), Colour: options.Colour}); err != nil {
 		return err
 	}
+	code := report.Result.ExitCode()
 	if err := report.Write(in.artifacts); err != nil {
-		return err
+		if report.Result != check.RunInvalidInput {
+			return err
+		}
+		// The folder itself may be what is wrong with the input.
+		fmt.Fprintln(p.errOut, "note: there is no report:", err)
+		return exit(code)
 	}
 	fmt.Fprintf(p.out, "report: %s\n", strings.Join([]string{
 		filepath.Join(in.artifacts, check.ReportFile), filepath.Join(in.artifacts, check.JUnitFile),
 	}, " "))
-	if code := report.Result.ExitCode(); code != 0 {
+	if code != 0 {
 		return exit(code)
 	}
 	return nil

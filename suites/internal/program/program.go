@@ -11,6 +11,7 @@ import (
 	"os"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/your-org/flux-platform-conformance/suites/internal/bringup"
 	"github.com/your-org/flux-platform-conformance/suites/internal/check"
@@ -54,9 +55,16 @@ func (i invalid) Unwrap() error { return i.error }
 // check failed, 2 the input is wrong, 3 the run could not be carried out.
 func Main(ctx context.Context, suite Suite, assets fs.FS, args []string) int {
 	p := &program{suite: suite, assets: assets, out: os.Stdout, errOut: os.Stderr, args: args}
-	root := p.command()
-	root.SetArgs(args)
-	err := root.ExecuteContext(ctx)
+	return p.run(ctx)
+}
+
+// run carries out the command that the arguments name.
+func (p *program) run(ctx context.Context) int {
+	root := p.command(ctx)
+	root.SetArgs(p.args)
+	root.SetOut(p.out)
+	root.SetErr(p.errOut)
+	err := root.Execute()
 	var code exit
 	var wrong invalid
 	switch {
@@ -73,7 +81,7 @@ func Main(ctx context.Context, suite Suite, assets fs.FS, args []string) int {
 	}
 }
 
-func (p *program) command() *cobra.Command {
+func (p *program) command(ctx context.Context) *cobra.Command {
 	root := &cobra.Command{
 		Use:           "flux-platform-conformance",
 		Short:         "Judge a Flux platform repository on live clusters",
@@ -89,9 +97,29 @@ func (p *program) command() *cobra.Command {
 		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
 	root.CompletionOptions.DisableDefaultCmd = true
-	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return invalid{err} })
-	root.AddCommand(p.e2eCommand(), p.upCommand(), p.downCommand(), p.cleanCommand(), p.proveCommand(), p.componentsCommand(), p.superviseCommand(), p.judgeCommand())
+	root.SetFlagErrorFunc(wrongFlag)
+	root.AddCommand(p.e2eCommand(ctx), p.upCommand(ctx), p.downCommand(ctx), p.cleanCommand(ctx), p.proveCommand(ctx),
+		p.componentsCommand(ctx), p.superviseCommand(ctx), p.judgeCommand(ctx))
 	return root
+}
+
+// wrongFlag explains a flag that cannot be read, with the nearest names.
+func wrongFlag(c *cobra.Command, err error) error {
+	var unknown *pflag.NotExistError
+	if !errors.As(err, &unknown) {
+		return invalid{err}
+	}
+	var names []string
+	c.Flags().VisitAll(func(f *pflag.Flag) { names = append(names, f.Name) })
+	return invalid{fmt.Errorf("%w%s; «%s --help» lists the flags", err, check.DidYouMean(unknown.GetSpecifiedName(), names), c.CommandPath())}
+}
+
+// noArguments refuses what stands beside the flags.
+func noArguments(c *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	return invalid{fmt.Errorf("%s takes flags only, and %q is none; «%s --help» lists them", c.Name(), args[0], c.CommandPath())}
 }
 
 // input are the flags that say what is brought up.
@@ -113,22 +141,22 @@ func (in *input) flags(c *cobra.Command) {
 	f.StringVar(&in.artifacts, "artifacts", "artifacts", "folder for report.json, junit.xml and what is dumped on failure")
 }
 
-func (p *program) downCommand() *cobra.Command {
+func (p *program) downCommand(ctx context.Context) *cobra.Command {
 	return &cobra.Command{
-		Use: "down", Short: "End the kept session", Args: cobra.NoArgs,
-		RunE: func(c *cobra.Command, _ []string) error {
+		Use: "down", Short: "End the kept session", Args: noArguments,
+		RunE: func(*cobra.Command, []string) error {
 			root, err := session.Root()
 			if err != nil {
 				return err
 			}
-			found, err := session.Attach(c.Context(), root)
+			found, err := session.Attach(ctx, root)
 			if errors.Is(err, session.ErrNoSession) {
 				return invalid{err}
 			}
 			if err != nil {
 				return err
 			}
-			if err := session.Stop(c.Context(), root, found.ID); err != nil {
+			if err := session.Stop(ctx, root, found.ID); err != nil {
 				return err
 			}
 			fmt.Fprintf(p.out, "session %s has ended: its processes, ports and folder are gone\n", found.ID)
@@ -137,15 +165,15 @@ func (p *program) downCommand() *cobra.Command {
 	}
 }
 
-func (p *program) cleanCommand() *cobra.Command {
+func (p *program) cleanCommand(ctx context.Context) *cobra.Command {
 	return &cobra.Command{
-		Use: "clean", Short: "End everything of ours on this machine", Args: cobra.NoArgs,
-		RunE: func(c *cobra.Command, _ []string) error {
+		Use: "clean", Short: "End everything of ours on this machine", Args: noArguments,
+		RunE: func(*cobra.Command, []string) error {
 			root, err := session.Root()
 			if err != nil {
 				return err
 			}
-			removed, err := session.Clean(c.Context(), root)
+			removed, err := session.Clean(ctx, root)
 			for _, r := range removed {
 				fmt.Fprintln(p.out, r)
 			}

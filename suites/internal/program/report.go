@@ -2,6 +2,7 @@ package program
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -123,8 +124,9 @@ func fillSources(report *check.Report, view *bringup.View) {
 			continue
 		}
 		if !r.Answered {
-			refused := check.RefusedRequest{URL: r.URL, Object: r.Object, Time: r.Time}
-			if !slices.ContainsFunc(report.RefusedRequests, func(o check.RefusedRequest) bool { return o.URL == r.URL && o.Object == r.Object }) {
+			// The URL of the source is the one that CONFIG can map.
+			refused := check.RefusedRequest{URL: cmp.Or(r.Source, r.URL), Object: r.Object, Time: r.Time}
+			if !slices.ContainsFunc(report.RefusedRequests, func(o check.RefusedRequest) bool { return o.URL == refused.URL && o.Object == refused.Object }) {
 				report.RefusedRequests = append(report.RefusedRequests, refused)
 			}
 			continue

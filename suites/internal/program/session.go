@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -47,32 +48,67 @@ func (p *program) prepare(ctx context.Context, in *input) error {
 		}
 		*path = absolute
 	}
-	if _, err := p.suite.Registry.Select(in.checks); err != nil {
+	for _, names := range [][]string{in.Environments, in.Tenants} {
+		for i, name := range names {
+			names[i] = strings.TrimSpace(name)
+		}
+	}
+	if err := readyArtifacts(in.artifacts); err != nil {
 		return invalid{err}
+	}
+	if err := clearArtifacts(in.artifacts, p.suite.Registry.All()); err != nil {
+		return err
 	}
 	root, err := session.Root()
 	if err != nil {
 		return err
 	}
-	dir, err := os.MkdirTemp(root, "input-")
+	if err := removeStaleInput(root); err != nil {
+		return err
+	}
+	dir, err := os.MkdirTemp(root, fmt.Sprintf("%s%d-", inputPrefix, os.Getpid()))
 	if err != nil {
 		return fmt.Errorf("read the input: %w", err)
 	}
 	read, err := bringup.Read(ctx, p.assets, in.Options, dir)
+	_, unknown := p.suite.Registry.Select(in.checks)
+	wrong := errors.Join(unknown, err)
 	if err := os.RemoveAll(dir); err != nil {
-		return fmt.Errorf("read the input: %w", err)
+		return errors.Join(wrong, fmt.Errorf("read the input: %w", err))
 	}
-	if err != nil {
-		return invalid{err}
+	if err := context.Cause(ctx); err != nil {
+		return err // what was not read to its end is not wrong
+	}
+	if wrong != nil {
+		return invalid{wrong}
 	}
 	if read.Unanswered != nil {
 		fmt.Fprintf(p.errOut, "note: some URLs will be refused:\n%s\n", read.Unanswered)
 	}
-	var environments []string
-	for _, e := range read.Platform.Environments {
-		environments = append(environments, e.Name)
+	return nil
+}
+
+// inputPrefix, with the process that made it, names a folder in which the input
+// is read before there is a session.
+const inputPrefix = "input-"
+
+// removeStaleInput removes such folders of processes that were killed.
+func removeStaleInput(root string) error {
+	folders, err := filepath.Glob(filepath.Join(root, inputPrefix+"*"))
+	if err != nil {
+		return fmt.Errorf("look for what killed runs left: %w", err)
 	}
-	return clearArtifacts(in.artifacts, environments)
+	for _, folder := range folders {
+		number, _, _ := strings.Cut(strings.TrimPrefix(filepath.Base(folder), inputPrefix), "-")
+		pid, err := strconv.Atoi(number)
+		if err == nil && syscall.Kill(pid, 0) == nil {
+			continue
+		}
+		if err := os.RemoveAll(folder); err != nil {
+			return fmt.Errorf("remove what a killed run left: %w", err)
+		}
+	}
+	return nil
 }
 
 // start reaps what dead sessions left and has a new one brought up; it returns
@@ -164,25 +200,25 @@ func (r *running) detach() {
 	<-r.shown
 }
 
-func (p *program) superviseCommand() *cobra.Command {
+func (p *program) superviseCommand(ctx context.Context) *cobra.Command {
 	return &cobra.Command{
 		Use: "supervise OPTIONS", Hidden: true, Args: cobra.ExactArgs(1),
-		RunE: func(c *cobra.Command, args []string) error {
+		RunE: func(_ *cobra.Command, args []string) error {
 			var options bringup.Options
 			if err := json.Unmarshal([]byte(args[0]), &options); err != nil {
 				return fmt.Errorf("read the supervisor's options: %w", err)
 			}
-			return session.Serve(c.Context(), session.ServeOptions{}, bringup.Run(p.assets, options))
+			return session.Serve(ctx, session.ServeOptions{}, bringup.Run(p.assets, options))
 		},
 	}
 }
 
-func (p *program) upCommand() *cobra.Command {
+func (p *program) upCommand(ctx context.Context) *cobra.Command {
 	in := &input{}
 	c := &cobra.Command{
-		Use: "up", Short: "Bring a session up and keep it", Args: cobra.NoArgs,
-		RunE: func(c *cobra.Command, _ []string) error {
-			soft, hard, release := session.Interrupts(c.Context(), nil)
+		Use: "up", Short: "Bring a session up and keep it", Args: noArguments,
+		RunE: func(*cobra.Command, []string) error {
+			soft, hard, release := session.Interrupts(ctx, nil)
 			defer release()
 			if err := p.prepare(soft, in); err != nil {
 				return err
@@ -199,7 +235,7 @@ func (p *program) upCommand() *cobra.Command {
 					fmt.Fprintf(p.out, "           not ready: %s\n", line)
 				}
 			}
-			fmt.Fprintf(p.out, "judge it with: ginkgo -p ./suites    end it with: make down\n")
+			fmt.Fprintf(p.out, "judge it with: go tool ginkgo -p ./suites    end it with: make down\n")
 			return nil
 		},
 	}
@@ -235,6 +271,9 @@ func (p *program) judge(ctx context.Context, in *input, r *running, name string,
 	if err := check.WriteFile(filepath.Join(in.artifacts, SpecsLog), output); err != nil {
 		return nil, err
 	}
+	if ctx.Err() != nil {
+		return nil, fmt.Errorf("judge: %w", context.Cause(ctx))
+	}
 	var ended *exec.ExitError
 	if runErr != nil && (!errors.As(runErr, &ended) || ended.ExitCode() != check.RunFailed.ExitCode()) {
 		runErr = fmt.Errorf("judge: %w: %s", runErr, output)
@@ -249,21 +288,21 @@ func (p *program) judge(ctx context.Context, in *input, r *running, name string,
 }
 
 // judgeCommand is the process that judge starts.
-func (p *program) judgeCommand() *cobra.Command {
+func (p *program) judgeCommand(ctx context.Context) *cobra.Command {
 	var selection Selection
 	var runFolder, trees string
 	c := &cobra.Command{
 		Use: "judge SESSION-FILE", Hidden: true, Args: cobra.ExactArgs(1),
-		RunE: func(c *cobra.Command, args []string) error {
+		RunE: func(_ *cobra.Command, args []string) error {
 			var state bringup.State
 			if _, err := session.ReadState(args[0], &state); err != nil {
 				return err
 			}
-			view, err := bringup.Open(c.Context(), state, trees)
+			view, err := bringup.Open(ctx, state, trees)
 			if err != nil {
 				return err
 			}
-			outcomes, err := p.suite.Judge(c.Context(), view, selection, runFolder)
+			outcomes, err := p.suite.Judge(ctx, view, selection, runFolder)
 			if err != nil {
 				return err
 			}
