@@ -21,7 +21,7 @@ flag = $(if $($(1)),--$(2) '$($(1))')
 inputs = $(call flag,PLATFORM,platform) $(call flag,DEVELOPER,developer) $(call flag,CONFIG,config) $(call flag,PROVIDER,provider) \
 	$(call flag,ENVS,environments) $(call flag,TENANTS,tenants) $(call flag,ARTIFACTS,artifacts)
 
-.PHONY: help e2e test lint unit prove up down clean bench program fuzz
+.PHONY: help e2e test lint unit prove live up down clean bench program fuzz
 
 help: ## This list
 	@scripts/help.sh $(MAKEFILE_LIST)
@@ -40,6 +40,9 @@ unit: program ## Unit tests, with the real components where a test needs them
 
 prove: program ## Every fault against the checks that must catch it: FAULTS=FLT-001,…
 	@$(PROGRAM) prove $(inputs) $(call flag,FAULTS,faults)
+
+live: program ## The program as users run it: killed, interrupted, twice at once, without a network, from a registry
+	@GO=$(GO) scripts/live.sh
 
 up: program ## A kept session: PLATFORM= DEVELOPER= CONFIG= ENVS=
 	@$(PROGRAM) up $(inputs)

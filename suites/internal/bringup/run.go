@@ -40,7 +40,6 @@ const ProgressEvent = "progress"
 // The phases of a bring-up, in their order; clusters, bootstrap and platform are
 // per environment.
 const (
-	phaseRead       = "read"
 	phaseComponents = "components"
 	phaseSources    = "sources"
 	phaseCluster    = "cluster"
@@ -128,19 +127,15 @@ func (b *bringUp) up(ctx context.Context) error {
 	if err := b.openStore(); err != nil {
 		return err
 	}
-	group, running := errgroup.WithContext(ctx)
-	group.Go(func() error {
-		return b.phase("", phaseComponents, func() error { return b.components(running) })
-	})
-	group.Go(func() error {
-		return b.phase("", phaseSources, func() error { return b.serve(running, input) })
-	})
-	if err := group.Wait(); err != nil {
+	if err := b.phase("", phaseComponents, func() error { return b.components(ctx) }); err != nil {
+		return err
+	}
+	if err := b.phase("", phaseSources, func() error { return b.serve(ctx, input) }); err != nil {
 		return err
 	}
 	writing, stop := context.WithCancel(context.WithoutCancel(ctx))
 	b.stop = stop
-	group, running = errgroup.WithContext(ctx)
+	group, running := errgroup.WithContext(ctx)
 	for _, environment := range input.Environments {
 		group.Go(func() error { return b.environment(running, writing, environment) })
 	}

@@ -206,7 +206,8 @@ type Source struct {
 // RefusedRequest is a request for a URL that nothing answers for.
 type RefusedRequest struct {
 	Environment string `json:"environment"`
-	URL         string `json:"url"`
+	// URL is that of the source, where it is known which one asked.
+	URL string `json:"url"`
 	// Object is the Flux object that asked; empty when that is not known.
 	Object string    `json:"object"`
 	Time   time.Time `json:"time"`

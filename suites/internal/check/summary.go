@@ -122,7 +122,10 @@ func Summarize(in SummaryInput) Summary {
 		checks[c.ID] = c
 	}
 	outcomes, broken := settle(checks, in.Plan, in.Outcomes)
-	if in.Broken != nil {
+	switch {
+	case in.Broken != nil && len(in.Plan) == 0:
+		broken = lines(in.Broken) // it ended before there was anything to judge
+	case in.Broken != nil:
 		broken = append(lines(in.Broken), broken...)
 	}
 	// Waivers of what was never judged are no mistake of the user's.
@@ -208,11 +211,18 @@ func abridge(places []string) string {
 	return fmt.Sprintf("%s; and %d more", strings.Join(places[:most-1], "; "), len(places)-most+1)
 }
 
-// lines splits joined errors, so that each is a problem of its own.
+// lines splits joined errors, so that each is a problem of its own, named once: a
+// session that fails says so to who waits for it and again at its end.
 func lines(err error) []string {
 	var joined interface{ Unwrap() []error }
-	if errors.As(err, &joined) && strings.Contains(err.Error(), "\n") {
-		return strings.Split(err.Error(), "\n")
+	if !errors.As(err, &joined) || !strings.Contains(err.Error(), "\n") {
+		return []string{err.Error()}
 	}
-	return []string{err.Error()}
+	var out []string
+	for _, line := range strings.Split(err.Error(), "\n") {
+		if !slices.Contains(out, line) {
+			out = append(out, line)
+		}
+	}
+	return out
 }

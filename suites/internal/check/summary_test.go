@@ -151,6 +151,13 @@ func TestSummarize(t *testing.T) {
 			nil,
 		},
 		{
+			"broken before there was a plan, said twice",
+			check.SummaryInput{Plan: []check.Planned{}, Broken: errors.Join(errors.New("no disk"), errors.New("no disk"), errors.New("no memory"))},
+			check.RunBroken,
+			[]string{"no disk", "no memory"},
+			nil,
+		},
+		{
 			"judged without a plan",
 			check.SummaryInput{Outcomes: append(allPassed(), passed("TEN-001", "prd", "sonar"))},
 			check.RunBroken,

@@ -37,7 +37,7 @@ func TestFillSources(t *testing.T) {
 {"url":"https://github.com/a/b/git-upload-pack","source":"https://github.com/a/b","answered":true,"revision":"main@sha1:1","digest":"sha256:1"}
 {"url":"https://github.com/a/b/git-upload-pack","source":"https://github.com/a/b","answered":true,"revision":"main@sha1:1","digest":"sha256:1"}
 {"url":"https://charts.example/index.yaml","source":"https://charts.example","answered":true,"upstream":true,"revision":"1","digest":"sha256:2"}
-{"url":"https://canary.example/x","object":"GitRepository a/b","time":"2026-01-02T03:04:05Z"}
+{"url":"https://canary.example/x/info/refs","source":"https://canary.example/x","object":"GitRepository a/b","time":"2026-01-02T03:04:05Z"}
 {"url":"https://canary.example/x","object":"GitRepository a/b","time":"2026-01-02T03:04:06Z"}
 half a line
 `), 0o600)).To(Succeed())

@@ -5,6 +5,7 @@ package registrytest
 import (
 	"archive/tar"
 	"bytes"
+	"compress/gzip"
 	"context"
 	"fmt"
 	"io"
@@ -47,7 +48,8 @@ func Push(ctx context.Context, ref, program, entrypoint string) error {
 	return nil
 }
 
-// Layer is a layer of one member. A header without a type is a regular file.
+// Layer is a layer of one member, little compressed, for tests wait for it. A
+// header without a type is a regular file.
 func Layer(header tar.Header, content []byte) (v1.Layer, error) {
 	var archive bytes.Buffer
 	writer := tar.NewWriter(&archive)
@@ -66,7 +68,7 @@ func Layer(header tar.Header, content []byte) (v1.Layer, error) {
 	}
 	return tarball.LayerFromOpener(func() (io.ReadCloser, error) {
 		return io.NopCloser(bytes.NewReader(archive.Bytes())), nil
-	})
+	}, tarball.WithCompressionLevel(gzip.BestSpeed))
 }
 
 // Image lays layers on top of each other, lowest first, for Linux and this
