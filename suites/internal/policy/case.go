@@ -277,7 +277,8 @@ func readObjects(dir string, files []string) ([]*unstructured.Unstructured, erro
 
 // Translate rewrites an example for a cluster whose namespaces carry other
 // labels than the example says: where the two differ in a value, the two values
-// change places at the start of names («dev-…» and «prd-…») and as label values.
+// change places as label values and at the start of every text («dev-…» and
+// «prd-…»), since an example names itself and what it refers to.
 func (c Case) Translate(live map[string]map[string]string) Case {
 	pairs := map[string]string{}
 	for namespace, labels := range c.namespaces {
@@ -291,12 +292,7 @@ func (c Case) Translate(live map[string]map[string]string) Case {
 		return c
 	}
 	c.Object = c.Object.DeepCopy()
-	for from, to := range pairs {
-		if rest, ok := strings.CutPrefix(c.Object.GetName(), from+"-"); ok {
-			c.Object.SetName(to + "-" + rest)
-			break
-		}
-	}
+	c.Object.Object, _ = swap(c.Object.Object, pairs).(map[string]any)
 	labels := c.Object.GetLabels()
 	for key, value := range labels {
 		if to, ok := pairs[value]; ok {
@@ -307,6 +303,27 @@ func (c Case) Translate(live map[string]map[string]string) Case {
 		c.Object.SetLabels(labels)
 	}
 	return c
+}
+
+// swap exchanges the beginnings of all texts of a value, in place where it can.
+func swap(value any, pairs map[string]string) any {
+	switch v := value.(type) {
+	case map[string]any:
+		for key, field := range v {
+			v[key] = swap(field, pairs)
+		}
+	case []any:
+		for i, element := range v {
+			v[i] = swap(element, pairs)
+		}
+	case string:
+		for from, to := range pairs {
+			if rest, ok := strings.CutPrefix(v, from+"-"); ok {
+				return to + "-" + rest
+			}
+		}
+	}
+	return value
 }
 
 // Ask sends the example as a dry-run, and returns the API server's refusal; nil

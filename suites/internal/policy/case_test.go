@@ -176,6 +176,30 @@ func TestTranslate(t *testing.T) {
 	}
 }
 
+func TestTranslateReferences(t *testing.T) {
+	g := NewWithT(t)
+	example := &unstructured.Unstructured{Object: map[string]any{
+		"metadata": map[string]any{"name": "dev-beetle-app"},
+		"spec": map[string]any{
+			"replicas": int64(1),
+			"volumes":  []any{map[string]any{"name": "config", "configMap": map[string]any{"name": "dev-beetle-config"}}},
+			"text":     "of dev-beetle",
+		},
+	}}
+	const label = "example.com/environment"
+	c := Case{Object: example, namespaces: map[string]map[string]string{"apps": {label: "dev"}}}
+	got := c.Translate(map[string]map[string]string{"apps": {label: "stg-eu"}})
+	g.Expect(got.Object.Object).To(Equal(map[string]any{
+		"metadata": map[string]any{"name": "stg-eu-beetle-app"},
+		"spec": map[string]any{
+			"replicas": int64(1),
+			"volumes":  []any{map[string]any{"name": "config", "configMap": map[string]any{"name": "stg-eu-beetle-config"}}},
+			"text":     "of dev-beetle",
+		},
+	}))
+	g.Expect(c.Object.GetName()).To(Equal("dev-beetle-app"), "the example itself is not changed")
+}
+
 func TestProblem(t *testing.T) {
 	refusal := errors.New(`admission webhook "vpol.validate.kyverno.svc-fail" denied the request: Policy names failed: the name must be your own`)
 	forbidden := errors.New(`configmaps is forbidden: User "someone" cannot create resource`)
