@@ -6,6 +6,7 @@ import (
 	"slices"
 	"sort"
 	"strings"
+	"time"
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
@@ -78,7 +79,10 @@ func namespaceLabels(ctx context.Context, env *environment) (map[string]map[stri
 // how they differ.
 func judgeCases(ctx context.Context, env *environment, cases []policy.Case) []string {
 	var problems []string
-	_ = wait.PollUntilContextTimeout(ctx, current.timeouts.Poll, current.timeouts.Effective, true, func(ctx context.Context) (bool, error) {
+	patience := time.Now().Add(current.timeouts.Effective)
+	// The last attempt is made in full, so that it is the server's words that are
+	// shown and not that time was up.
+	_ = wait.PollUntilContextCancel(ctx, current.timeouts.Poll, true, func(ctx context.Context) (bool, error) {
 		problems = nil
 		var again []policy.Case
 		for _, c := range cases {
@@ -88,7 +92,7 @@ func judgeCases(ctx context.Context, env *environment, cases []policy.Case) []st
 			}
 		}
 		cases = again
-		return len(again) == 0, nil
+		return len(again) == 0 || time.Now().After(patience), nil
 	})
 	return problems
 }
