@@ -64,7 +64,8 @@ func newInvocation(t *testing.T, args ...string) *invocation {
 	i := &invocation{home: t.TempDir()}
 	t.Setenv(session.HomeVariable, i.home)
 	t.Setenv("NO_COLOR", "1")
-	i.program = &program{suite: suite(t), assets: assets, out: &i.out, errOut: &i.errOut, args: args}
+	// Input that is not refused must not have this test run itself.
+	i.program = &program{suite: suite(t), assets: assets, out: &i.out, errOut: &i.errOut, args: args, executable: "/bin/false"}
 	return i
 }
 
@@ -181,11 +182,21 @@ spec:
 
 // withoutTenant takes the only tenant out of both environments.
 func withoutTenant() edit {
-	var edits []edit
-	for _, env := range []string{"dev", "prd"} {
-		edits = append(edits, replace("clusters/"+env+"/kustomization.yaml", "- beetle/gitrepository.yaml\n- beetle/kustomization.yaml\n", ""), remove("clusters/"+env+"/beetle"))
+	return func(t *testing.T, dir string) {
+		t.Helper()
+		for _, env := range []string{"dev", "prd"} {
+			folders, err := os.ReadDir(filepath.Join(dir, "clusters", env))
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, folder := range folders {
+				if name := folder.Name(); folder.IsDir() && name != "flux-system" {
+					lines := "- " + name + "/gitrepository.yaml\n- " + name + "/kustomization.yaml\n"
+					all(replace("clusters/"+env+"/kustomization.yaml", lines, ""), remove("clusters/"+env+"/"+name))(t, dir)
+				}
+			}
+		}
 	}
-	return all(edits...)
 }
 
 // Each bad input, with what the user must be told. Where the input is a copy of
@@ -234,7 +245,7 @@ func TestBadInput(t *testing.T) {
 			[]string{"clusters/prd is an environment without flux-system: folder clusters/prd/flux-system does not exist; «flux bootstrap --path=clusters/prd» writes it"},
 		},
 		{"unknown ENVS", flags("--environments", "dve"), []string{`the platform has no environment "dve"; is dev meant? (it has dev, prd)`}},
-		{"unknown TENANTS", flags("--tenants", "betle"), []string{`the platform has no tenant "betle"; is beetle meant? (it has beetle)`}},
+		{"unknown TENANTS", flags("--tenants", "betle"), []string{`the platform has no tenant "betle"; is beetle meant? (it has beetle, sonar, tiger)`}},
 		{
 			"unknown CHECKS", flags("--checks", "TNE,BOOT-01"),
 			[]string{`no check is named "TNE"; did you mean TEN?`, `no check is named "BOOT-01"; did you mean BOOT-001 or BOOT-002 or BOOT-003?`},
@@ -345,7 +356,7 @@ func TestGoodInputGetsPastTheInput(t *testing.T) {
 		}},
 		{"two tenants of two names", func(t *testing.T) input {
 			return input{Options: bringup.Options{Platform: reference(t, all(
-				write("clusters/dev/second.yaml", strings.Replace(second, "NAME", "sonar", 1)),
+				write("clusters/dev/second.yaml", strings.Replace(second, "NAME", "heron", 1)),
 				replace("clusters/dev/kustomization.yaml", "- beetle/kustomization.yaml\n", "- beetle/kustomization.yaml\n- second.yaml\n"),
 			))}}
 		}},

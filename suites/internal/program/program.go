@@ -39,6 +39,8 @@ type program struct {
 	out    io.Writer
 	errOut io.Writer
 	args   []string
+	// executable is what supervisors and judges are started from.
+	executable string
 }
 
 // exit carries an exit code other than 0 that has been explained already.
@@ -55,6 +57,11 @@ func (i invalid) Unwrap() error { return i.error }
 // check failed, 2 the input is wrong, 3 the run could not be carried out.
 func Main(ctx context.Context, suite Suite, assets fs.FS, args []string) int {
 	p := &program{suite: suite, assets: assets, out: os.Stdout, errOut: os.Stderr, args: args}
+	var err error
+	if p.executable, err = os.Executable(); err != nil {
+		fmt.Fprintln(os.Stderr, "error: find this program:", err)
+		return check.RunBroken.ExitCode()
+	}
 	return p.run(ctx)
 }
 

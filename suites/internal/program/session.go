@@ -143,7 +143,7 @@ func (p *program) start(ctx context.Context, in *input, keep bool) (*running, er
 		return r, fmt.Errorf("hand the input to the supervisor: %w", err)
 	}
 	r.supervisor, err = session.Start(ctx, session.StartOptions{
-		Root: root, Args: []string{"supervise", string(encoded)}, Keep: keep, Events: r.event,
+		Root: root, Executable: p.executable, Args: []string{"supervise", string(encoded)}, Keep: keep, Events: r.event,
 		LogFile: filepath.Join(in.artifacts, session.LogName),
 	})
 	if err != nil {
@@ -250,13 +250,9 @@ const SpecsLog = "specs.log"
 // its specs once per process, and proving runs them once per fault. The name
 // tells apart what is judged on one session.
 func (p *program) judge(ctx context.Context, in *input, r *running, name string, selection Selection) ([]check.Outcome, error) {
-	executable, err := os.Executable()
-	if err != nil {
-		return nil, fmt.Errorf("find this program: %w", err)
-	}
 	dir := filepath.Dir(r.supervisor.File())
 	runFolder := filepath.Join(dir, "runs", name)
-	command := exec.CommandContext(ctx, executable, "judge", r.supervisor.File(),
+	command := exec.CommandContext(ctx, p.executable, "judge", r.supervisor.File(),
 		"--run-folder", runFolder, "--trees", filepath.Join(dir, "trees"),
 		"--checks", strings.Join(selection.Checks, ","), "--environments", strings.Join(selection.Environments, ","),
 		"--tenants", strings.Join(selection.Tenants, ","))
