@@ -1,7 +1,11 @@
 package suites
 
 import (
+	"encoding/json"
+	"os"
+	"path/filepath"
 	"testing"
+	"time"
 
 	. "github.com/onsi/gomega"
 	admissionv1 "k8s.io/api/admissionregistration/v1"
@@ -75,4 +79,29 @@ func TestMisplaced(t *testing.T) {
 	g.Expect(misplaced(env, tenants[0], "base/beetle/config.yaml")).To(BeEmpty())
 	g.Expect(misplaced(env, tenants[0], "prd/beetle/config.yaml")).To(Equal("which is of the environment prd"))
 	g.Expect(misplaced(env, tenants[0], "dev/sonar/config.yaml")).To(Equal("which is of the tenant sonar"))
+}
+
+func TestUnansweredTellsSimulatedWebhooksFromRefusals(t *testing.T) {
+	g := NewWithT(t)
+	file := filepath.Join(t.TempDir(), "report.json")
+	report := cluster.Report{SimulatedBackends: []cluster.SimulatedBackend{{
+		Kind: "ValidatingWebhookConfiguration", Name: "vendor", Webhooks: []string{"check.vendor.example"},
+		Service: "vendor/webhook", Pods: []string{"vendor/webhook-1"},
+	}}}
+	data, err := json.Marshal(map[string]any{"asked": time.Now().Add(time.Hour), "report": report})
+	g.Expect(err).NotTo(HaveOccurred())
+	g.Expect(os.WriteFile(file, data, 0o600)).To(Succeed())
+	env := &environment{state: bringup.EnvironmentState{Name: "dev", Report: file}}
+	for _, row := range []struct{ name, failure, want string }{
+		{
+			"nothing answers behind the webhook", `failed calling webhook "check.vendor.example": failed to call webhook`,
+			"the webhook check.vendor.example of ValidatingWebhookConfiguration vendor is answered by simulated pods only (vendor/webhook-1)",
+		},
+		{"another webhook failed", `failed calling webhook "vpol.validate.kyverno.svc-fail": failed to call webhook`, ""},
+		{"the webhook refused", `admission webhook "check.vendor.example" denied the request`, ""},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			NewWithT(t).Expect(env.unanswered(t.Context(), row.failure)).To(Equal(row.want))
+		})
+	}
 }
