@@ -228,13 +228,7 @@ func commit(ctx context.Context, state bringup.State, fault overlay.Overlay) (ma
 		if err != nil {
 			return before, err
 		}
-		change := source.Change{Files: map[string]*source.File{}, Tags: repository.Tags, Message: fault.ID + " " + fault.Title}
-		for path, content := range files {
-			change.Files[path] = nil
-			if content != nil {
-				change.Files[path] = &source.File{Content: content}
-			}
-		}
+		change := bringup.AsChange(files, repository.Tags, fault.ID+" "+fault.Title)
 		if _, err := source.Commit(ctx, repository.Bare, repository.Branch, change); err != nil {
 			return before, err
 		}
