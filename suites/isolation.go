@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"strings"
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
@@ -41,21 +40,14 @@ var _ = perEnvironment(check.Check{
 			in.Inventories[o.Namespace+"/"+o.Name] = append(in.Inventories[o.Namespace+"/"+o.Name], id)
 		}
 	}
-	var namespaces []string
 	for _, tenant := range env.Tenants {
 		for _, k := range tenant.Kustomizations {
 			in.Tenants[k.GetNamespace()+"/"+k.GetName()] = tenant.Name
 		}
-		if !slices.Contains(namespaces, tenant.TargetNamespace) {
-			namespaces = append(namespaces, tenant.TargetNamespace)
-		}
 	}
-	for _, namespace := range namespaces {
-		found, err := everything(ctx, env, namespace)
-		Expect(err).NotTo(HaveOccurred())
-		in.Objects = append(in.Objects, found...)
-	}
-	Expect(in.Objects).NotTo(BeEmpty(), "the namespaces %s are empty", strings.Join(namespaces, ", "))
+	in.Objects, err = shared(ctx, env)
+	Expect(err).NotTo(HaveOccurred())
+	Expect(in.Objects).NotTo(BeEmpty(), "the tenants' namespaces are empty")
 	owned := map[string]int{}
 	var problems []string
 	for _, o := range state.Owners(in) {
@@ -69,6 +61,25 @@ var _ = perEnvironment(check.Check{
 		Expect(owned[tenant.Name]).To(BeNumerically(">", 0), "objects of %s", tenant.Name)
 	}
 })
+
+// shared lists all objects of the namespaces that tenants' workloads go to, each
+// namespace once however many tenants share it.
+func shared(ctx context.Context, env *environment) ([]*unstructured.Unstructured, error) {
+	var out []*unstructured.Unstructured
+	listed := map[string]bool{}
+	for _, tenant := range env.Tenants {
+		if listed[tenant.TargetNamespace] {
+			continue
+		}
+		listed[tenant.TargetNamespace] = true
+		found, err := everything(ctx, env, tenant.TargetNamespace)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, found...)
+	}
+	return out, nil
+}
 
 // everything lists all objects of a namespace, of every kind that the server
 // lists, once each.
@@ -126,16 +137,14 @@ var _ = perEnvironment(check.Check{
 	Level:     check.Core,
 }, func(ctx SpecContext, env *environment) {
 	var services, workloads []*unstructured.Unstructured
-	for _, tenant := range env.Tenants {
-		found, err := everything(ctx, env, tenant.TargetNamespace)
-		Expect(err).NotTo(HaveOccurred())
-		for _, object := range found {
-			switch object.GetKind() {
-			case "Service":
-				services = append(services, object)
-			case "Pod", "Deployment", "StatefulSet", "DaemonSet", "ReplicaSet", "Job":
-				workloads = append(workloads, object)
-			}
+	found, err := shared(ctx, env)
+	Expect(err).NotTo(HaveOccurred())
+	for _, object := range found {
+		switch object.GetKind() {
+		case "Service":
+			services = append(services, object)
+		case "Pod", "Deployment", "StatefulSet", "DaemonSet", "ReplicaSet", "Job":
+			workloads = append(workloads, object)
 		}
 	}
 	Expect(services).NotTo(BeEmpty(), "Services of the tenants")

@@ -17,7 +17,6 @@ import (
 	"github.com/onsi/ginkgo/v2/types"
 	. "github.com/onsi/gomega"
 	"k8s.io/client-go/rest"
-	"k8s.io/client-go/tools/clientcmd"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/your-org/flux-platform-conformance/suites/internal/bootstrap"
@@ -127,12 +126,10 @@ func attach(view *bringup.View, selection program.Selection, runFolder string) (
 		if !up || len(selection.Environments) > 0 && !slices.Contains(selection.Environments, declared.Name) {
 			continue
 		}
-		config, err := clientcmd.BuildConfigFromFlags("", state.Kubeconfig)
+		config, err := state.Config()
 		if err != nil {
-			return nil, fmt.Errorf("read the kubeconfig of %s: %w", declared.Name, err)
+			return nil, err
 		}
-		// The suite itself is not throttled: the API server says when it is busy.
-		config.QPS, config.Burst = -1, 0
 		c, err := client.New(config, client.Options{})
 		if err != nil {
 			return nil, fmt.Errorf("connect to %s: %w", declared.Name, err)
@@ -342,9 +339,7 @@ func judge(_ context.Context, view *bringup.View, selection program.Selection, r
 		return nil, err
 	}
 	current = r
-	configure(r)
-	suite, reporter := GinkgoConfiguration()
-	suite.FailOnEmpty, suite.FailOnPending, suite.RandomizeAllSpecs = true, true, true
+	suite, reporter := configure(r)
 	reporter.NoColor, reporter.Succinct = true, true
 	sink := &verdictSink{}
 	passed := RunSpecs(sink, "Flux platform conformance", suite, reporter)
@@ -371,10 +366,14 @@ func expectNone(findings []string, what string, args ...any) {
 	}
 }
 
-// configure sets what all specs of a run have in common.
-func configure(r *run) {
+// configure sets what all specs of a run have in common, and returns how Ginkgo is
+// to run them.
+func configure(r *run) (types.SuiteConfig, types.ReporterConfig) {
 	RegisterFailHandler(Fail)
 	EnforceDefaultTimeoutsWhenUsingContexts()
 	SetDefaultEventuallyTimeout(r.timeouts.Eventually)
 	SetDefaultEventuallyPollingInterval(r.timeouts.Poll)
+	suite, reporter := GinkgoConfiguration()
+	suite.FailOnEmpty, suite.FailOnPending, suite.RandomizeAllSpecs = true, true, true
+	return suite, reporter
 }

@@ -36,9 +36,7 @@ func TestSuites(t *testing.T) {
 	if current, err = attach(view, program.Selection{}, t.TempDir()); err != nil {
 		t.Fatal(err)
 	}
-	configure(current)
-	suite, reporter := GinkgoConfiguration()
-	suite.FailOnEmpty, suite.FailOnPending, suite.RandomizeAllSpecs = true, true, true
+	suite, reporter := configure(current)
 	RunSpecs(t, "Flux platform conformance", suite, reporter)
 	if err := current.recorder.Close(); err != nil {
 		t.Fatal(err)

@@ -12,7 +12,6 @@ import (
 	"path"
 	"path/filepath"
 	"regexp"
-	"sort"
 	"strings"
 
 	"sigs.k8s.io/kustomize/api/krusty"
@@ -297,7 +296,5 @@ func SyncManifest(in SyncInput) ([]byte, error) {
 // FolderKustomization is the kustomization of a flux-system folder that has
 // none: bootstrap writes one that names its two files.
 func FolderKustomization() ([]byte, error) {
-	resources := []string{ComponentsFile, SyncFile}
-	sort.Strings(resources)
-	return yaml.Marshal(kustomization(map[string]any{"resources": resources}))
+	return yaml.Marshal(kustomization(map[string]any{"resources": []string{ComponentsFile, SyncFile}}))
 }

@@ -316,7 +316,7 @@ func (c closing) Close(ctx context.Context) error {
 // does not hold.
 func (b *bringUp) bootstrap(ctx context.Context, c client.Client, environment *platform.Environment) error {
 	repository, _ := b.state.Repository(platformName)
-	tree, err := layOut(ctx, repository, filepath.Join(b.session.Dir(), "trees"))
+	tree, _, err := layOut(ctx, repository, filepath.Join(b.session.Dir(), "trees"))
 	if err != nil {
 		return err
 	}
@@ -431,6 +431,7 @@ func (b *bringUp) settle(ctx context.Context, c client.Client, environment strin
 }
 
 func (b *bringUp) settleInput(c client.Client, environment string) bootstrap.SettleInput {
+	var last progress.Event
 	return bootstrap.SettleInput{
 		Client: c, Timeout: b.config.Timeouts.BringUp, Stall: b.config.Timeouts.Stall,
 		Progress: func(waiting []bootstrap.Object) {
@@ -438,7 +439,11 @@ func (b *bringUp) settleInput(c client.Client, environment string) bootstrap.Set
 				return
 			}
 			o := waiting[0]
-			b.tell(progress.Event{Environment: environment, Phase: phasePlatform, Waiting: o.String(), Message: o.Message})
+			e := progress.Event{Environment: environment, Phase: phasePlatform, Waiting: o.String(), Message: o.Message}
+			if e != last {
+				last = e
+				b.tell(e)
+			}
 		},
 		Refused: b.refused,
 	}

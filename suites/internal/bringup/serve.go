@@ -181,14 +181,17 @@ func (b *bringUp) references(address string) (branches, tags []string) {
 // does not hold.
 func (b *bringUp) bootstrapFiles(ctx context.Context, input Input) (map[string][]byte, error) {
 	out := map[string][]byte{}
+	var components []byte
 	for _, e := range input.Platform.Environments {
 		flux := e.FluxSystem
 		if flux.ComponentsAssumed {
-			manifest, err := b.fluxComponents(ctx)
-			if err != nil {
-				return nil, err
+			if components == nil {
+				var err error
+				if components, err = b.fluxComponents(ctx); err != nil {
+					return nil, err
+				}
 			}
-			out[path.Join(flux.Path, bootstrap.ComponentsFile)] = manifest
+			out[path.Join(flux.Path, bootstrap.ComponentsFile)] = components
 		}
 		if flux.SyncAssumed {
 			manifest, err := bootstrap.SyncManifest(bootstrap.SyncInput{URL: input.Platform.URL, Path: e.Path})

@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"k8s.io/apimachinery/pkg/util/wait"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
 
 	"github.com/your-org/flux-platform-conformance/suites/internal/cluster"
 	"github.com/your-org/flux-platform-conformance/suites/internal/component"
@@ -116,6 +118,17 @@ func (s State) Repository(name string) (Repository, bool) {
 	return Repository{}, false
 }
 
+// Config reaches the cluster as its administrator. It is not throttled: the API
+// server says when it is busy.
+func (e EnvironmentState) Config() (*rest.Config, error) {
+	config, err := clientcmd.BuildConfigFromFlags("", e.Kubeconfig)
+	if err != nil {
+		return nil, fmt.Errorf("read the kubeconfig of %s: %w", e.Name, err)
+	}
+	config.QPS, config.Burst = -1, 0
+	return config, nil
+}
+
 // ClusterReport asks the session what the cluster of an environment says of
 // itself now.
 func (e EnvironmentState) ClusterReport(ctx context.Context) (cluster.Report, error) {
@@ -153,9 +166,6 @@ type View struct {
 	Trees map[string]string
 	// Revisions maps a repository's name to the commit that is served.
 	Revisions map[string]string
-	// FluxVersion is that of the release that the session installs; empty where
-	// the platform brings its own.
-	FluxVersion string
 }
 
 // Timeouts are those of CONFIG, else the defaults.
@@ -172,15 +182,12 @@ func Open(ctx context.Context, state State, dir string) (*View, error) {
 	}
 	folders := map[string]string{}
 	for _, r := range state.Repositories {
-		folder, err := layOut(ctx, r, dir)
+		folder, revision, err := layOut(ctx, r, dir)
 		if err != nil {
 			return nil, err
 		}
-		v.Trees[r.Name] = folder
+		v.Trees[r.Name], v.Revisions[r.Name] = folder, revision
 		folders[r.URL] = folder
-		if v.Revisions[r.Name], err = source.Head(ctx, r.Bare, r.Branch); err != nil {
-			return nil, err
-		}
 	}
 	v.Platform, err = platform.Load(ctx, platform.Options{Root: v.Trees[platformName], Sources: folders})
 	if err != nil {
@@ -197,33 +204,34 @@ func (v *View) Changeable(address string) bool {
 	})
 }
 
-func layOut(ctx context.Context, r Repository, dir string) (string, error) {
-	revision, err := source.Head(ctx, r.Bare, r.Branch)
+// layOut lays what is served of a repository out below dir, once per revision.
+func layOut(ctx context.Context, r Repository, dir string) (folder, revision string, err error) {
+	revision, err = source.Head(ctx, r.Bare, r.Branch)
 	if err != nil {
-		return "", fmt.Errorf("find what is served for %s: %w", r.URL, err)
+		return "", "", fmt.Errorf("find what is served for %s: %w", r.URL, err)
 	}
-	folder := filepath.Join(dir, filepath.Base(r.Bare)+"-"+revision[:12])
+	folder = filepath.Join(dir, filepath.Base(r.Bare)+"-"+revision[:12])
 	if _, err := os.Stat(folder); err == nil {
-		return folder, nil
+		return folder, revision, nil
 	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return "", fmt.Errorf("lay out %s: %w", r.URL, err)
+		return "", "", fmt.Errorf("lay out %s: %w", r.URL, err)
 	}
 	// Processes that judge in parallel lay out the same folder: the first rename
 	// stands.
 	fresh, err := os.MkdirTemp(dir, "export-")
 	if err != nil {
-		return "", fmt.Errorf("lay out %s: %w", r.URL, err)
+		return "", "", fmt.Errorf("lay out %s: %w", r.URL, err)
 	}
 	if err := source.Export(ctx, r.Bare, revision, fresh); err != nil {
-		return "", fmt.Errorf("lay out %s: %w", r.URL, err)
+		return "", "", fmt.Errorf("lay out %s: %w", r.URL, err)
 	}
 	if err := os.Rename(fresh, folder); err != nil && !errors.Is(err, fs.ErrExist) {
 		if _, other := os.Stat(folder); other != nil {
-			return "", fmt.Errorf("lay out %s: %w", r.URL, err)
+			return "", "", fmt.Errorf("lay out %s: %w", r.URL, err)
 		}
 	}
-	return folder, nil
+	return folder, revision, nil
 }
 
 func readConfig(path string) (platform.Config, error) {

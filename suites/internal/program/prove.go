@@ -11,7 +11,6 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 	"k8s.io/client-go/rest"
-	"k8s.io/client-go/tools/clientcmd"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/your-org/flux-platform-conformance/suites/internal/bootstrap"
@@ -252,7 +251,7 @@ func (p *program) send(ctx context.Context, r *running, fault overlay.Overlay) (
 		if !fault.In(e.Name) {
 			continue
 		}
-		config, err := clientcmd.BuildConfigFromFlags("", e.Kubeconfig)
+		config, err := e.Config()
 		if err != nil {
 			return out, err
 		}
@@ -271,11 +270,10 @@ func (p *program) refresh(ctx context.Context, r *running) (bool, error) {
 	ready := make([]bool, len(r.view.State.Environments))
 	for i, e := range r.view.State.Environments {
 		group.Go(func() error {
-			config, err := clientcmd.BuildConfigFromFlags("", e.Kubeconfig)
+			config, err := e.Config()
 			if err != nil {
 				return err
 			}
-			config.QPS, config.Burst = -1, 0
 			c, err := client.New(config, client.Options{})
 			if err != nil {
 				return err

@@ -14,12 +14,12 @@ import (
 	"sort"
 	"strings"
 
-	"k8s.io/client-go/tools/clientcmd"
-
+	"github.com/your-org/flux-platform-conformance/suites/internal/bootstrap"
 	"github.com/your-org/flux-platform-conformance/suites/internal/bringup"
 	"github.com/your-org/flux-platform-conformance/suites/internal/check"
 	"github.com/your-org/flux-platform-conformance/suites/internal/check/dump"
 	"github.com/your-org/flux-platform-conformance/suites/internal/cluster"
+	"github.com/your-org/flux-platform-conformance/suites/internal/platform"
 	"github.com/your-org/flux-platform-conformance/suites/internal/session"
 	"github.com/your-org/flux-platform-conformance/suites/internal/source"
 )
@@ -61,7 +61,7 @@ func fillEnvironment(ctx context.Context, report *check.Report, view *bringup.Vi
 		report.Notes = append(report.Notes, err.Error())
 		return
 	}
-	environment.Kubernetes, environment.Flux = found.Version, view.FluxVersion
+	environment.Kubernetes, environment.Flux = found.Version, fluxVersion(view.Platform.Environment(e.Name))
 	for _, process := range found.ControlPlane {
 		report.Processes = append(report.Processes, check.Process{Name: process.Component, Environment: e.Name, PeakBytes: process.PeakMemory})
 	}
@@ -85,6 +85,20 @@ func fillEnvironment(ctx context.Context, report *check.Report, view *bringup.Vi
 		report.SimulatedBackends = append(report.SimulatedBackends, check.SimulatedBackend{Environment: e.Name, Kind: backend.Kind, Name: backend.Name, Service: backend.Service})
 	}
 	report.NotHonoured = append(report.NotHonoured, notHonoured(e.Name, found.NotHonoured)...)
+}
+
+// fluxVersion is the release that an environment declares, as the manifests of
+// every release label their namespace; empty where they do not.
+func fluxVersion(declared *platform.Environment) string {
+	if declared == nil {
+		return ""
+	}
+	for _, n := range declared.Namespaces {
+		if n.GetName() == bootstrap.Namespace {
+			return n.GetLabels()["app.kubernetes.io/version"]
+		}
+	}
+	return ""
 }
 
 // notHonoured says in one note per field what backed pods declare and do not get.
@@ -195,7 +209,7 @@ func (p *program) dumpEnvironment(ctx context.Context, in *input, r *running, e 
 	if len(failed(outcomes)) == 0 {
 		return nil
 	}
-	config, err := clientcmd.BuildConfigFromFlags("", e.Kubeconfig)
+	config, err := e.Config()
 	if err != nil {
 		return err
 	}
