@@ -10,7 +10,9 @@ import (
 	"time"
 
 	. "github.com/onsi/gomega"
+	appsv1 "k8s.io/api/apps/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/client/fake"
 	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
@@ -31,7 +33,13 @@ type server struct {
 func serve(t *testing.T, objects ...string) *server {
 	t.Helper()
 	s := &server{become: map[string]string{}}
-	builder := fake.NewClientBuilder()
+	// The client writes kinds that it meets into its scheme: tests that run side by
+	// side cannot share one.
+	scheme := runtime.NewScheme()
+	if err := appsv1.AddToScheme(scheme); err != nil {
+		t.Fatal(err)
+	}
+	builder := fake.NewClientBuilder().WithScheme(scheme)
 	for _, text := range objects {
 		builder = builder.WithObjects(decoded(t, text))
 	}
