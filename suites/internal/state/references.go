@@ -119,8 +119,8 @@ func (r *references) pod(spec corev1.PodSpec) {
 	}
 	for _, claim := range spec.ResourceClaims {
 		field := fmt.Sprintf("resourceClaims[name=%s]", claim.Name)
-		r.add(field, "ResourceClaim", value(claim.ResourceClaimName), false)
-		r.add(field, "ResourceClaimTemplate", value(claim.ResourceClaimTemplateName), false)
+		r.add(field, "ResourceClaim", deref(claim.ResourceClaimName), false)
+		r.add(field, "ResourceClaimTemplate", deref(claim.ResourceClaimTemplateName), false)
 	}
 	for _, volume := range spec.Volumes {
 		r.volume(volume)
@@ -144,19 +144,19 @@ func (r *references) container(list, name string, env []corev1.EnvVar, from []co
 		}
 		field := fmt.Sprintf("%s.env[name=%s]", where, variable.Name)
 		if key := variable.ValueFrom.ConfigMapKeyRef; key != nil {
-			r.add(field, "ConfigMap", key.Name, value(key.Optional))
+			r.add(field, "ConfigMap", key.Name, deref(key.Optional))
 		}
 		if key := variable.ValueFrom.SecretKeyRef; key != nil {
-			r.add(field, "Secret", key.Name, value(key.Optional))
+			r.add(field, "Secret", key.Name, deref(key.Optional))
 		}
 	}
 	for i, source := range from {
 		field := fmt.Sprintf("%s.envFrom[%d]", where, i)
 		if source.ConfigMapRef != nil {
-			r.add(field, "ConfigMap", source.ConfigMapRef.Name, value(source.ConfigMapRef.Optional))
+			r.add(field, "ConfigMap", source.ConfigMapRef.Name, deref(source.ConfigMapRef.Optional))
 		}
 		if source.SecretRef != nil {
-			r.add(field, "Secret", source.SecretRef.Name, value(source.SecretRef.Optional))
+			r.add(field, "Secret", source.SecretRef.Name, deref(source.SecretRef.Optional))
 		}
 	}
 }
@@ -170,17 +170,17 @@ func (r *references) volume(v corev1.Volume) {
 	}
 	switch {
 	case v.ConfigMap != nil:
-		r.add(field, "ConfigMap", v.ConfigMap.Name, value(v.ConfigMap.Optional))
+		r.add(field, "ConfigMap", v.ConfigMap.Name, deref(v.ConfigMap.Optional))
 	case v.Secret != nil:
-		r.add(field, "Secret", v.Secret.SecretName, value(v.Secret.Optional))
+		r.add(field, "Secret", v.Secret.SecretName, deref(v.Secret.Optional))
 	case v.Projected != nil:
 		for i, source := range v.Projected.Sources {
 			at := fmt.Sprintf("%s.projected.sources[%d]", field, i)
 			if source.ConfigMap != nil {
-				r.add(at, "ConfigMap", source.ConfigMap.Name, value(source.ConfigMap.Optional))
+				r.add(at, "ConfigMap", source.ConfigMap.Name, deref(source.ConfigMap.Optional))
 			}
 			if source.Secret != nil {
-				r.add(at, "Secret", source.Secret.Name, value(source.Secret.Optional))
+				r.add(at, "Secret", source.Secret.Name, deref(source.Secret.Optional))
 			}
 		}
 	case v.PersistentVolumeClaim != nil:
@@ -264,8 +264,8 @@ func (r *references) account(account corev1.ServiceAccount) {
 	}
 }
 
-// value is what a pointer points to, or the zero value.
-func value[T any](pointer *T) T {
+// deref is what a pointer points to, or the zero value.
+func deref[T any](pointer *T) T {
 	if pointer == nil {
 		var zero T
 		return zero
