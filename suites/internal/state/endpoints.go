@@ -31,6 +31,8 @@ type EndpointsInput struct {
 	Slices []discoveryv1.EndpointSlice
 	// Tenant is the Service's, TenantLabel the label that names it on pods.
 	Tenant, TenantLabel string
+	// Empty says that the Service is declared to have no pods.
+	Empty bool
 }
 
 // EndpointFindings says where the endpoints of a Service are not exactly the pods
@@ -54,7 +56,7 @@ func EndpointFindings(in EndpointsInput) []Finding {
 		}
 		own[pod.UID] = pod
 	}
-	if len(own) == 0 {
+	if len(own) == 0 && !in.Empty {
 		add(true, "its selector %v matches no pod of the tenant", in.Service.Spec.Selector)
 	}
 	served := map[types.UID]bool{}

@@ -63,7 +63,8 @@ func TestEndpointFindings(t *testing.T) {
 		},
 		{
 			"another tenant's pod is selected", func(in *state.EndpointsInput) { in.Pods[1].Labels["app"] = "x" },
-			[]string{`it selects Pod b, which is of "sonar"`}, false,
+			[]string{`it selects Pod b, which is of "sonar"`},
+			false,
 		},
 		{
 			"nobody is selected", func(in *state.EndpointsInput) {
@@ -72,8 +73,12 @@ func TestEndpointFindings(t *testing.T) {
 			}, []string{`its selector map[app:z] matches no pod of the tenant`}, true,
 		},
 		{
+			"nobody is declared", func(in *state.EndpointsInput) { in.Pods, in.Slices, in.Empty = nil, nil, true }, nil, false,
+		},
+		{
 			"a pod is missing", func(in *state.EndpointsInput) { in.Slices[0].Endpoints = nil },
-			[]string{"no EndpointSlice holds Pod a (10.0.0.1)"}, true,
+			[]string{"no EndpointSlice holds Pod a (10.0.0.1)"},
+			true,
 		},
 		{
 			"an endpoint of somebody else", func(in *state.EndpointsInput) {
@@ -84,19 +89,23 @@ func TestEndpointFindings(t *testing.T) {
 		},
 		{
 			"an address of somebody else", func(in *state.EndpointsInput) { endpoint(in).Addresses = []string{"10.0.0.2"} },
-			[]string{"EndpointSlice s-1: 10.0.0.2 is said to be Pod a, which has 10.0.0.1"}, true,
+			[]string{"EndpointSlice s-1: 10.0.0.2 is said to be Pod a, which has 10.0.0.1"},
+			true,
 		},
 		{
 			"an endpoint without a pod", func(in *state.EndpointsInput) { endpoint(in).TargetRef = nil },
-			[]string{"EndpointSlice s-1: 10.0.0.1 is no pod", "no EndpointSlice holds Pod a (10.0.0.1)"}, true,
+			[]string{"EndpointSlice s-1: 10.0.0.1 is no pod", "no EndpointSlice holds Pod a (10.0.0.1)"},
+			true,
 		},
 		{
 			"a pod that is not ready", func(in *state.EndpointsInput) { in.Pods[0].Status.Conditions = nil },
-			[]string{"EndpointSlice s-1: Pod a is said to be ready: true, it is: false"}, true,
+			[]string{"EndpointSlice s-1: Pod a is said to be ready: true, it is: false"},
+			true,
 		},
 		{
 			"a port that no pod has", func(in *state.EndpointsInput) { in.Slices[0].Ports[0].Port = nil },
-			[]string{"EndpointSlice s-1: a port of the Service (http) is none of the pods'"}, true,
+			[]string{"EndpointSlice s-1: a port of the Service (http) is none of the pods'"},
+			true,
 		},
 		{
 			"a slice of somebody's making", func(in *state.EndpointsInput) {

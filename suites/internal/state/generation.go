@@ -30,6 +30,16 @@ func ContentHash(object *unstructured.Unstructured, base string) (string, error)
 	return hash, nil
 }
 
+// Generated says whether a declared object's name ends in the hash of its content.
+func Generated(declared *unstructured.Unstructured) bool {
+	parts := generated.FindStringSubmatch(declared.GetName())
+	if parts == nil {
+		return false
+	}
+	hash, err := ContentHash(declared, parts[1])
+	return err == nil && hash == parts[2]
+}
+
 // GenerationProblems says what is wrong with a generated ConfigMap in a namespace
 // whose objects these are: it is not there, its content is not the one that its
 // name tells, it can be changed although it was declared immutable, something

@@ -30,6 +30,9 @@ func TestContentHash(t *testing.T) {
 	hash, err := state.ContentHash(generated(t, generatedName, "value", ", immutable: true"), "config")
 	g.Expect(err).NotTo(HaveOccurred())
 	g.Expect("config-" + hash).To(Equal(generatedName))
+	g.Expect(state.Generated(generated(t, generatedName, "value", ""))).To(BeTrue())
+	g.Expect(state.Generated(generated(t, generatedName, "other", ""))).To(BeFalse())
+	g.Expect(state.Generated(generated(t, "config", "value", ""))).To(BeFalse())
 }
 
 func TestGenerationProblems(t *testing.T) {
@@ -56,19 +59,23 @@ func TestGenerationProblems(t *testing.T) {
 			}()}, []string{"it is not there"},
 		},
 		{
-			"other content", live("value", ""), []*unstructured.Unstructured{live("other", ""), deployment(generatedName)},
+			"other content", live("value", ""),
+			[]*unstructured.Unstructured{live("other", ""), deployment(generatedName)},
 			[]string{"its content has the hash 8k56d5mgg8, its name says t757gk2bmf"},
 		},
 		{
-			"no longer immutable", live("value", ", immutable: true"), []*unstructured.Unstructured{live("value", ""), deployment(generatedName)},
+			"no longer immutable", live("value", ", immutable: true"),
+			[]*unstructured.Unstructured{live("value", ""), deployment(generatedName)},
 			[]string{"it is declared immutable, and can be changed"},
 		},
 		{
-			"mounted in another generation", live("value", ""), []*unstructured.Unstructured{live("value", ""), deployment(old)},
+			"mounted in another generation", live("value", ""),
+			[]*unstructured.Unstructured{live("value", ""), deployment(old)},
 			[]string{"Deployment d uses another generation, config-2222222222 (spec.template.spec.volumes[name=v])", "nothing uses it"},
 		},
 		{
-			"an older generation left", live("value", ""), []*unstructured.Unstructured{live("value", ""), generated(t, old, "x", ""), deployment(generatedName)},
+			"an older generation left", live("value", ""),
+			[]*unstructured.Unstructured{live("value", ""), generated(t, old, "x", ""), deployment(generatedName)},
 			[]string{"its older generation config-2222222222 is left, and nothing uses it"},
 		},
 		{
@@ -78,11 +85,13 @@ func TestGenerationProblems(t *testing.T) {
 		},
 		{
 			"an older generation that a pod still uses", live("value", ""),
-			[]*unstructured.Unstructured{live("value", ""), generated(t, old, "x", ""), deployment(generatedName), consumer(t, "Pod", "p", old, "")}, nil,
+			[]*unstructured.Unstructured{live("value", ""), generated(t, old, "x", ""), deployment(generatedName), consumer(t, "Pod", "p", old, "")},
+			nil,
 		},
 		{
 			"another tenant's", live("value", ""),
-			[]*unstructured.Unstructured{live("value", ""), generated(t, "other-config-2222222222", "x", ""), deployment(generatedName)}, nil,
+			[]*unstructured.Unstructured{live("value", ""), generated(t, "other-config-2222222222", "x", ""), deployment(generatedName)},
+			nil,
 		},
 	} {
 		t.Run(row.name, func(t *testing.T) {

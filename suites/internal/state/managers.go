@@ -1,7 +1,6 @@
 package state
 
 import (
-	"bytes"
 	"fmt"
 	"slices"
 	"sort"
@@ -74,7 +73,7 @@ func foreignFields(declared *unstructured.Unstructured, entry metav1.ManagedFiel
 		return nil, nil
 	}
 	set := fieldpath.NewSet()
-	if err := set.FromJSON(bytes.NewReader(entry.FieldsV1.Raw)); err != nil {
+	if err := set.FromJSON(entry.FieldsV1.GetRawReader()); err != nil {
 		return nil, fmt.Errorf("read the fields of %s: %w", entry.Manager, err)
 	}
 	var out []string

@@ -22,7 +22,7 @@ spec:
 	by := func(manager, operation, subresource, fields string) metav1.ManagedFieldsEntry {
 		return metav1.ManagedFieldsEntry{
 			Manager: manager, Operation: metav1.ManagedFieldsOperationType(operation), Subresource: subresource,
-			FieldsV1: &metav1.FieldsV1{Raw: []byte(fields)},
+			FieldsV1: metav1.NewFieldsV1(fields),
 		}
 	}
 	flux := by("kustomize-controller", "Apply", "", `{"f:spec":{"f:selector":{}}}`)
@@ -46,31 +46,45 @@ spec:
 			}, ours, nil, nil,
 		},
 		{
-			"a hand that wrote", []metav1.ManagedFieldsEntry{flux, by("kubectl-edit", "Update", "", `{"f:metadata":{"f:annotations":{".":{},"f:note":{}}},"f:spec":{"f:ports":{"k:{\"port\":80,\"protocol\":\"TCP\"}":{"f:targetPort":{}}}}}`)}, ours, nil,
+			"a hand that wrote",
+			[]metav1.ManagedFieldsEntry{flux, by("kubectl-edit", "Update", "", `{"f:metadata":{"f:annotations":{".":{},"f:note":{}}},"f:spec":{"f:ports":{"k:{\"port\":80,\"protocol\":\"TCP\"}":{"f:targetPort":{}}}}}`)},
+			ours, nil,
 			[]string{`kubectl-edit (Update) wrote metadata.annotations.note, spec.ports[port=80,protocol="TCP"].targetPort`},
 		},
 		{
-			"a hand that forged a name", []metav1.ManagedFieldsEntry{flux, by("kustomize-controller", "Update", "", `{"f:spec":{"f:type":{}}}`)}, ours, nil,
+			"a hand that forged a name",
+			[]metav1.ManagedFieldsEntry{flux, by("kustomize-controller", "Update", "", `{"f:spec":{"f:type":{}}}`)},
+			ours, nil,
 			[]string{"kustomize-controller (Update) wrote spec.type"},
 		},
 		{
-			"a controller that wrote what is declared", []metav1.ManagedFieldsEntry{flux, by("kube-controller-manager", "Update", "scale", `{"f:spec":{"f:ports":{"k:{\"port\":80,\"protocol\":\"TCP\"}":{"f:targetPort":{}}}}}`)}, ours, nil,
+			"a controller that wrote what is declared",
+			[]metav1.ManagedFieldsEntry{flux, by("kube-controller-manager", "Update", "scale", `{"f:spec":{"f:ports":{"k:{\"port\":80,\"protocol\":\"TCP\"}":{"f:targetPort":{}}}}}`)},
+			ours, nil,
 			[]string{`kube-controller-manager (Update of scale) wrote spec.ports[port=80,protocol="TCP"].targetPort`},
 		},
 		{
-			"a spec written by way of the status", []metav1.ManagedFieldsEntry{flux, by("somebody", "Update", "status", `{"f:metadata":{"f:labels":{"f:a":{}}},"f:status":{"f:a":{}}}`)}, ours, nil,
+			"a spec written by way of the status",
+			[]metav1.ManagedFieldsEntry{flux, by("somebody", "Update", "status", `{"f:metadata":{"f:labels":{"f:a":{}}},"f:status":{"f:a":{}}}`)},
+			ours, nil,
 			[]string{"somebody (Update of status) wrote metadata.labels.a"},
 		},
 		{
-			"never applied", []metav1.ManagedFieldsEntry{by("curl", "Update", "", `{"f:spec":{"f:type":{}}}`)}, ours, nil,
+			"never applied",
+			[]metav1.ManagedFieldsEntry{by("curl", "Update", "", `{"f:spec":{"f:type":{}}}`)},
+			ours, nil,
 			[]string{"curl (Update) wrote spec.type", "kustomize-controller has applied none of its fields"},
 		},
 		{
-			"in another inventory", []metav1.ManagedFieldsEntry{flux}, "sonar/sonar", nil,
+			"in another inventory",
+			[]metav1.ManagedFieldsEntry{flux},
+			"sonar/sonar", nil,
 			[]string{"the inventory of beetle/beetle, which declares it, does not list it"},
 		},
 		{
-			"with another's labels", []metav1.ManagedFieldsEntry{flux}, ours,
+			"with another's labels",
+			[]metav1.ManagedFieldsEntry{flux},
+			ours,
 			func(live *unstructured.Unstructured) { live.SetLabels(applied("sonar", "sonar")) },
 			[]string{"its labels name sonar/sonar, beetle/beetle declares it"},
 		},

@@ -95,7 +95,8 @@ func TestExcess(t *testing.T) {
 			[]string{"no binding that is there now grants in other: get configmaps"},
 		},
 		{
-			"a binding of the cluster", []string{lists, listsAll},
+			"a binding of the cluster",
+			[]string{lists, listsAll},
 			map[string]string{"apps": `[{apiGroups: [""], resources: [secrets], verbs: [get, list]}]`, "other": `[{apiGroups: [""], resources: [secrets], verbs: [get, list]}]`},
 			[]string{"ClusterRoleBinding lists (ClusterRole lister) grants in every namespace: get secrets; list secrets"},
 		},
@@ -106,12 +107,14 @@ func TestExcess(t *testing.T) {
 			[]string{"RoleBinding apps/reads (Role reader) grants in apps: delete deployments.apps named x"},
 		},
 		{
-			"a binding that pretends to be Kubernetes' own", []string{lists, pretending},
+			"a binding that pretends to be Kubernetes' own",
+			[]string{lists, pretending},
 			map[string]string{"apps": `[{apiGroups: [""], resources: [secrets], verbs: [get]}]`},
 			[]string{"ClusterRoleBinding debug (ClusterRole lister) grants in apps: get secrets"},
 		},
 		{
-			"an address", nil, map[string]string{"apps": `[{nonResourceURLs: [/metrics], verbs: [get]}]`},
+			"an address", nil,
+			map[string]string{"apps": `[{nonResourceURLs: [/metrics], verbs: [get]}]`},
 			[]string{"no binding that is there now grants in apps: get /metrics"},
 		},
 	} {
