@@ -3,6 +3,7 @@ package bootstrap
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sort"
 	"strings"
 	"time"
@@ -134,7 +135,10 @@ func waitsFor(kind string, live *unstructured.Unstructured) []Ref {
 		if namespace == "" {
 			namespace = live.GetNamespace()
 		}
-		out = append(out, Ref{Kind: kind, Namespace: namespace, Name: name})
+		// A repository is included once for each folder that is wanted of it.
+		if ref := (Ref{Kind: kind, Namespace: namespace, Name: name}); !slices.Contains(out, ref) {
+			out = append(out, ref)
+		}
 	}
 	each := func(kind, key string, fields ...string) {
 		list, _, _ := unstructured.NestedSlice(live.Object, fields...)

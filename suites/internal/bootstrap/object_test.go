@@ -35,6 +35,10 @@ func TestWaitsFor(t *testing.T) {
 			"included repositories", "GitRepository", "spec: {include: [{repository: {name: developer}, fromPath: a}, {repository: {name: shared}}, {fromPath: b}]}",
 			[]Ref{{"GitRepository", "beetle", "developer"}, {"GitRepository", "beetle", "shared"}},
 		},
+		{
+			"two folders of one repository", "GitRepository", "spec: {include: [{repository: {name: developer}, fromPath: a}, {repository: {name: developer}, fromPath: b}]}",
+			[]Ref{{"GitRepository", "beetle", "developer"}},
+		},
 		{"a chart of a repository", "HelmChart", "spec: {sourceRef: {kind: HelmRepository, name: charts}}", []Ref{{"HelmRepository", "beetle", "charts"}}},
 		{"a chart in Git", "HelmChart", "spec: {sourceRef: {kind: GitRepository, name: charts}}", []Ref{{"GitRepository", "beetle", "charts"}}},
 		{
