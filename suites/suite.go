@@ -19,7 +19,6 @@ import (
 	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
-	"github.com/your-org/flux-platform-conformance/suites/internal/bootstrap"
 	"github.com/your-org/flux-platform-conformance/suites/internal/bringup"
 	"github.com/your-org/flux-platform-conformance/suites/internal/check"
 	"github.com/your-org/flux-platform-conformance/suites/internal/platform"
@@ -64,27 +63,6 @@ func (e *environment) as(user string, groups ...string) (client.Client, error) {
 		return nil, fmt.Errorf("connect to %s as %s: %w", e.Name, user, err)
 	}
 	return c, nil
-}
-
-// fluxWords are what Flux says of the Kustomizations of a tenant that are not
-// ready: where an object is missing, they say why.
-func (e *environment) fluxWords(ctx context.Context, tenant *platform.Tenant) ([]string, error) {
-	objects, err := bootstrap.Observe(ctx, e.client)
-	if err != nil {
-		return nil, err
-	}
-	var out []string
-	for _, k := range tenant.Kustomizations {
-		ref := bootstrap.Ref{Kind: k.GetKind(), Namespace: k.GetNamespace(), Name: k.GetName()}
-		i := slices.IndexFunc(objects, func(o bootstrap.Object) bool { return o.Ref == ref })
-		switch {
-		case i < 0:
-			out = append(out, ref.String()+" is not in the cluster")
-		case !objects[i].Current():
-			out = append(out, fmt.Sprintf("%s is not ready (%s): %s", ref, objects[i].Reason, objects[i].Message))
-		}
-	}
-	return out, nil
 }
 
 // unanswered names the webhook that a failure speaks of when only simulated pods
@@ -216,6 +194,7 @@ func perTenant(c check.Check, body func(SpecContext, *environment, *platform.Ten
 				}
 				It(fmt.Sprintf("for %s in %s", tenant.Name, e.Name), Label(environmentLabel+e.Name, tenantLabel+tenant.Name), func(ctx SpecContext) {
 					requireCapabilities(c, e)
+					requireDeclared(ctx, e, tenant)
 					body(ctx, e, tenant)
 				}, SpecTimeout(current.timeouts.Check))
 			}
