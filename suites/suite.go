@@ -20,7 +20,6 @@ import (
 	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
-	"github.com/your-org/flux-platform-conformance/suites/internal/bootstrap"
 	"github.com/your-org/flux-platform-conformance/suites/internal/bringup"
 	"github.com/your-org/flux-platform-conformance/suites/internal/check"
 	"github.com/your-org/flux-platform-conformance/suites/internal/platform"
@@ -67,27 +66,6 @@ func (e *environment) as(user string, groups ...string) (client.Client, error) {
 		return nil, fmt.Errorf("connect to %s as %s: %w", e.Name, user, err)
 	}
 	return c, nil
-}
-
-// fluxWords are what Flux says of the Kustomizations of a tenant that are not
-// ready: where an object is missing, they say why.
-func (e *environment) fluxWords(ctx context.Context, tenant *platform.Tenant) ([]string, error) {
-	objects, err := bootstrap.Observe(ctx, e.client)
-	if err != nil {
-		return nil, err
-	}
-	var out []string
-	for _, k := range tenant.Kustomizations {
-		ref := bootstrap.Ref{Kind: k.GetKind(), Namespace: k.GetNamespace(), Name: k.GetName()}
-		i := slices.IndexFunc(objects, func(o bootstrap.Object) bool { return o.Ref == ref })
-		switch {
-		case i < 0:
-			out = append(out, ref.String()+" is not in the cluster")
-		case !objects[i].Current():
-			out = append(out, fmt.Sprintf("%s is not ready (%s): %s", ref, objects[i].Reason, objects[i].Message))
-		}
-	}
-	return out, nil
 }
 
 // unanswered names the webhook that a failure speaks of when only simulated pods
@@ -220,6 +198,7 @@ func perTenant(c check.Check, body func(SpecContext, *environment, *platform.Ten
 				}
 				It(fmt.Sprintf("for %s in %s", tenant.Name, e.Name), Label(environmentLabel+e.Name, tenantLabel+tenant.Name), func(ctx SpecContext) {
 					requireCapabilities(c, e)
+					requireDeclared(ctx, e, tenant)
 					body(ctx, e, tenant)
 				}, SpecTimeout(current.timeouts.Check))
 			}
@@ -258,9 +237,29 @@ func requireCapabilities(c check.Check, e *environment) {
 	}
 }
 
+// measured names the report entries of a spec that say what it measured.
+const measured = "measured"
+
+// note puts into the spec's outcome what was measured, whatever its result.
+func note(lines ...string) {
+	if len(lines) > 0 {
+		AddReportEntry(measured, strings.Join(lines, "\n"))
+	}
+}
+
+func noted(report SpecReport) string {
+	var lines []string
+	for _, entry := range report.ReportEntries {
+		if entry.Name == measured {
+			lines = append(lines, entry.StringRepresentation())
+		}
+	}
+	return strings.Join(lines, "\n")
+}
+
 // Every spec's end becomes an outcome, whatever way it ended.
 var _ = ReportAfterEach(func(ctx SpecContext, report SpecReport) {
-	o := check.Outcome{Seconds: report.RunTime.Seconds()}
+	o := check.Outcome{Seconds: report.RunTime.Seconds(), Note: noted(report)}
 	for _, label := range report.Labels() {
 		if id, ok := strings.CutPrefix(label, checkLabel); ok {
 			o.Check = id
@@ -318,7 +317,7 @@ func explain(ctx context.Context, o check.Outcome) check.Outcome {
 		if reason := e.unanswered(ctx, o.Found); reason != "" {
 			return check.Outcome{
 				Check: o.Check, Environment: o.Environment, Tenant: o.Tenant, Seconds: o.Seconds,
-				Result: check.NotSupported, Reason: reason,
+				Result: check.NotSupported, Reason: reason, Note: o.Note,
 			}
 		}
 	}
