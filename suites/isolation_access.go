@@ -178,11 +178,15 @@ func firstThere(ctx context.Context, env *environment, objects []platform.Object
 
 // victims are objects of other tenants, of each kind that these have: one of the
 // tenant that follows by name and one of the tenant before, since names that
-// begin alike are the ones that a rule takes for each other.
+// begin alike are the ones that a rule takes for each other. What the tenant
+// declares, too, is ISO-001's to judge.
 func victims(ctx context.Context, env *environment, tenant *platform.Tenant) ([]platform.Object, error) {
 	at := slices.Index(env.Tenants, tenant)
 	var out []platform.Object
 	for _, objects := range byKind(slices.Concat(env.Tenants[at+1:], env.Tenants[:at])...) {
+		objects = slices.DeleteFunc(objects, func(o platform.Object) bool {
+			return slices.ContainsFunc(tenant.Objects, func(own platform.Object) bool { return own.String() == o.String() })
+		})
 		next, ok, err := firstThere(ctx, env, objects)
 		if err != nil {
 			return nil, err
