@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	. "github.com/onsi/gomega"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 )
 
 // files is a repository by path and content.
@@ -147,6 +148,30 @@ func TestReferencePlatform(t *testing.T) {
 		g.Expect(tenant.Values[0].File.Origin.File).To(Equal("base/beetle/config.yaml"))
 		g.Expect(tenant.Values[1].File.Origin.File).To(Equal(name + "/beetle/config.yaml"))
 		g.Expect(tenant.Schema.Origin.File).To(Equal("schemas/beetle.schema.json"))
+	}
+}
+
+func TestReferencePlatformRoutesEachTenantsHost(t *testing.T) {
+	g := NewWithT(t)
+	for _, e := range referencePlatform(t).Environments {
+		g.Expect(e.Tenants).NotTo(BeEmpty(), e.Name)
+		g.Expect(e.Tenant("ingress")).To(BeNil(), "infrastructure is no tenant")
+		for _, tenant := range e.Tenants {
+			service, ok := tenant.Object("Service")
+			g.Expect(ok).To(BeTrue(), tenant.Name)
+			ingress, ok := tenant.Object("Ingress")
+			g.Expect(ok).To(BeTrue(), tenant.Name)
+			g.Expect(ingress.GetName()).To(Equal(e.Name + "-" + tenant.Name + "-app"))
+			rules, _, err := unstructured.NestedSlice(ingress.Object, "spec", "rules")
+			g.Expect(err).NotTo(HaveOccurred())
+			g.Expect(rules).To(ConsistOf(map[string]any{
+				"host": tenant.Name + "." + e.Name + ".your-org.example",
+				"http": map[string]any{"paths": []any{map[string]any{
+					"path": "/", "pathType": "Prefix",
+					"backend": map[string]any{"service": map[string]any{"name": service.GetName(), "port": map[string]any{"name": "http"}}},
+				}}},
+			}))
+		}
 	}
 }
 
