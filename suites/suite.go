@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"sync/atomic"
+	"time"
 
 	. "github.com/onsi/ginkgo/v2"
 	"github.com/onsi/ginkgo/v2/types"
@@ -40,6 +41,8 @@ type run struct {
 	tenants      []string
 	recorder     *check.Recorder
 	timeouts     platform.Timeouts
+	// inForce is when every policy that was there before the run is in force.
+	inForce time.Time
 }
 
 // environment is one cluster with what was declared for it.
@@ -99,6 +102,7 @@ func attach(view *bringup.View, selection program.Selection, runFolder string) (
 		return nil, err
 	}
 	r := &run{view: view, checks: checks, tenants: selection.Tenants, recorder: recorder, timeouts: view.Timeouts()}
+	r.inForce = time.Now().Add(r.timeouts.Effective)
 	for _, declared := range view.Platform.Environments {
 		state, up := view.State.Environment(declared.Name)
 		if !up || len(selection.Environments) > 0 && !slices.Contains(selection.Environments, declared.Name) {
@@ -361,8 +365,13 @@ func judge(_ context.Context, view *bringup.View, selection program.Selection, r
 func expectNone(findings []string, what string, args ...any) {
 	GinkgoHelper()
 	if len(findings) > 0 {
-		Fail(fmt.Sprintf(what, args...) + ":\n- " + strings.Join(findings, "\n- "))
+		Fail(listed(findings, what, args...))
 	}
+}
+
+// listed are findings one a line, below what they are.
+func listed(findings []string, what string, args ...any) string {
+	return fmt.Sprintf(what, args...) + ":\n- " + strings.Join(findings, "\n- ")
 }
 
 // configure sets what all specs of a run have in common, and returns how Ginkgo is
