@@ -5,26 +5,40 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
+	"k8s.io/apimachinery/pkg/util/wait"
 
 	"github.com/your-org/flux-platform-conformance/suites/internal/bootstrap"
 	"github.com/your-org/flux-platform-conformance/suites/internal/platform"
 )
 
-// fluxWords are what Flux says now of a tenant's objects that are not ready.
+// attempt bounds the wait for an attempt of Flux that is under way: while it makes
+// one, an object does not say why the last one failed.
+const attempt = 2 * time.Second
+
+// fluxWords are what Flux says of a tenant's objects that are not ready.
 func (e *environment) fluxWords(ctx context.Context, tenant *platform.Tenant) ([]string, error) {
-	objects, err := bootstrap.Observe(ctx, e.client)
-	if err != nil {
-		return nil, err
-	}
-	return unready(tenant, objects), nil
+	var words []string
+	patience := time.Now().Add(attempt)
+	err := wait.PollUntilContextCancel(ctx, current.timeouts.Poll, true, func(ctx context.Context) (bool, error) {
+		objects, err := bootstrap.Observe(ctx, e.client)
+		if err != nil {
+			return false, err
+		}
+		var busy bool
+		words, busy = unready(tenant, objects)
+		return !busy || time.Now().After(patience), nil
+	})
+	return words, err
 }
 
 // unready says of a tenant's Flux objects why they are not ready, in the order in
 // which they draw on each other: what is included, sources, what is made of them.
-func unready(tenant *platform.Tenant, objects []bootstrap.Object) []string {
+// One that is busy may have more to say.
+func unready(tenant *platform.Tenant, objects []bootstrap.Object) (words []string, busy bool) {
 	var declared []platform.Object
 	for _, s := range slices.Backward(tenant.Sources) {
 		declared = append(declared, s.Object)
@@ -35,18 +49,18 @@ func unready(tenant *platform.Tenant, objects []bootstrap.Object) []string {
 	for _, h := range tenant.HelmReleases {
 		declared = append(declared, h.Object)
 	}
-	var out []string
 	for _, o := range declared {
 		ref := bootstrap.Ref{Kind: o.GetKind(), Namespace: o.GetNamespace(), Name: o.GetName()}
 		i := slices.IndexFunc(objects, func(o bootstrap.Object) bool { return o.Ref == ref })
 		switch {
 		case i < 0:
-			out = append(out, ref.String()+" is not in the cluster")
+			words = append(words, ref.String()+" is not in the cluster")
 		case !objects[i].Current():
-			out = append(out, fmt.Sprintf("%s is not ready (%s): %s", ref, objects[i].Reason, objects[i].Message))
+			words = append(words, fmt.Sprintf("%s is not ready (%s): %s", ref, objects[i].Reason, objects[i].Message))
+			busy = busy || objects[i].Ready != "False"
 		}
 	}
-	return out
+	return words, busy
 }
 
 // undeclared says of which of a tenant's Kustomizations the objects are not known:

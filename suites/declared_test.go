@@ -56,16 +56,39 @@ func TestUnreadySaysTheCauseFirst(t *testing.T) {
 			Generation: generation, Observed: observed, Ready: ready, Reason: "Because", Message: message,
 		}
 	}
-	g := NewWithT(t)
-	g.Expect(unready(tenant, []bootstrap.Object{
-		live(app, "False", "no artifact", 1, 1), live(composed, "False", "no include", 1, 1), live(values, "True", "of the spec before", 2, 1),
-	})).To(Equal([]string{
-		"GitRepository otter/values is not ready (Because): of the spec before",
-		"GitRepository otter/composed is not ready (Because): no include",
-		"Kustomization otter/app is not ready (Because): no artifact",
-		"HelmRelease otter/app is not in the cluster",
-	}))
-	g.Expect(unready(tenant, []bootstrap.Object{
-		live(app, "True", "", 1, 1), live(composed, "True", "", 1, 1), live(values, "True", "", 1, 1), live(release, "True", "", 1, 1),
-	})).To(BeEmpty())
+	for _, row := range []struct {
+		name    string
+		objects []bootstrap.Object
+		want    []string
+		busy    bool
+	}{
+		{
+			"nothing is ready", []bootstrap.Object{
+				live(app, "False", "no artifact", 1, 1), live(composed, "False", "no include", 1, 1), live(values, "True", "of the spec before", 2, 1),
+			}, []string{
+				"GitRepository otter/values is not ready (Because): of the spec before",
+				"GitRepository otter/composed is not ready (Because): no include",
+				"Kustomization otter/app is not ready (Because): no artifact",
+				"HelmRelease otter/app is not in the cluster",
+			}, true,
+		},
+		{
+			"all have failed", []bootstrap.Object{
+				live(app, "False", "no artifact", 1, 1), live(composed, "False", "no include", 1, 1), live(values, "True", "", 1, 1), live(release, "True", "", 1, 1),
+			}, []string{
+				"GitRepository otter/composed is not ready (Because): no include",
+				"Kustomization otter/app is not ready (Because): no artifact",
+			}, false,
+		},
+		{"all are ready", []bootstrap.Object{
+			live(app, "True", "", 1, 1), live(composed, "True", "", 1, 1), live(values, "True", "", 1, 1), live(release, "True", "", 1, 1),
+		}, nil, false},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			g := NewWithT(t)
+			words, busy := unready(tenant, row.objects)
+			g.Expect(words).To(Equal(row.want))
+			g.Expect(busy).To(Equal(row.busy))
+		})
+	}
 }

@@ -61,7 +61,7 @@ var _ = perEnvironment(check.Check{
 	expectNone(problems, "objects without exactly one owner")
 	// Of a tenant that is not ready its own checks say why.
 	for _, tenant := range env.Tenants {
-		if len(unready(tenant, flux)) == 0 {
+		if words, _ := unready(tenant, flux); len(words) == 0 {
 			Expect(owned[tenant.Name]).To(BeNumerically(">", 0), "objects of %s", tenant.Name)
 		}
 	}
