@@ -76,7 +76,7 @@ func TestLayoutTenants(t *testing.T) {
 		g.Expect(tenant.Sources[0].URL).To(Equal(team))
 		g.Expect(tenant.Sources[0].Ref).To(Equal(Ref{Branch: "main"}))
 		g.Expect(texts(tenant.Objects)).To(ConsistOf(
-			HavePrefix("ConfigMap settings-"), Equal("Deployment otter"), Equal("Service otter")))
+			HavePrefix("ConfigMap otter/settings-"), Equal("Deployment otter/otter"), Equal("Service otter/otter")))
 		deployment, _ := tenant.Object("Deployment")
 		g.Expect(deployment.Origin.String()).To(Equal("base/deployment.yaml:1"))
 		g.Expect(deployment.Origin.Repository).To(Equal(team))
