@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
@@ -37,7 +38,10 @@ var _ = perEnvironment(check.Check{
 	in := state.OwnersInput{Inventories: inventories(flux), Tenants: map[string]string{}, TenantLabel: platform.TenantLabel}
 	for _, tenant := range env.Tenants {
 		for _, k := range tenant.Kustomizations {
-			in.Tenants[k.GetNamespace()+"/"+k.GetName()] = tenant.Name
+			in.Tenants[k.String()] = tenant.Name
+		}
+		for _, h := range tenant.HelmReleases {
+			in.Tenants[h.String()] = tenant.Name
 		}
 	}
 	in.Objects, err = shared(ctx, env)
@@ -67,19 +71,39 @@ var _ = perEnvironment(check.Check{
 	}
 })
 
-// inventories are what each Kustomization (namespace/name) says it applied.
+// inventories are what each Kustomization and HelmRelease («Kind namespace/name»)
+// says it applied.
 func inventories(flux []bootstrap.Object) map[string][]string {
 	out := map[string][]string{}
 	for _, o := range flux {
-		if o.Kind != "Kustomization" {
-			continue
+		if o.Kind == "Kustomization" || o.Kind == "HelmRelease" {
+			out[o.Ref.String()] = inventory(o)
 		}
-		entries, _, _ := unstructured.NestedSlice(o.Live.Object, "status", "inventory", "entries")
-		for _, entry := range entries {
-			fields, _ := entry.(map[string]any)
-			id, _ := fields["id"].(string)
-			out[o.Namespace+"/"+o.Name] = append(out[o.Namespace+"/"+o.Name], id)
-		}
+	}
+	return out
+}
+
+// inventory lists what a Flux object says it applied. Of a HelmRelease its chart
+// and Helm's records of it are its own as well, and stand in no list.
+func inventory(o bootstrap.Object) []string {
+	var out []string
+	entries, _, _ := unstructured.NestedSlice(o.Live.Object, "status", "inventory", "entries")
+	for _, entry := range entries {
+		fields, _ := entry.(map[string]any)
+		id, _ := fields["id"].(string)
+		out = append(out, id)
+	}
+	if o.Kind != "HelmRelease" {
+		return out
+	}
+	if chart, _, _ := unstructured.NestedString(o.Live.Object, "status", "helmChart"); chart != "" {
+		out = append(out, strings.Replace(chart, "/", "_", 1)+"_source.toolkit.fluxcd.io_HelmChart")
+	}
+	storage, _, _ := unstructured.NestedString(o.Live.Object, "status", "storageNamespace")
+	history, _, _ := unstructured.NestedSlice(o.Live.Object, "status", "history")
+	for _, entry := range history {
+		release, _ := entry.(map[string]any)
+		out = append(out, fmt.Sprintf("%s_sh.helm.release.v1.%v.v%v__Secret", storage, release["name"], release["version"]))
 	}
 	return out
 }
@@ -230,7 +254,7 @@ var _ = perTenant(check.Check{
 		found++
 		list, err := state.AppliedProblems(state.AppliedInput{
 			Declared: declared.Unstructured, Live: live, Inventories: applied,
-			Kustomization: declared.Owner.GetNamespace() + "/" + declared.Owner.GetName(),
+			Kustomization: declared.Owner.String(),
 		})
 		Expect(err).NotTo(HaveOccurred())
 		for _, problem := range list {

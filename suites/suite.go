@@ -374,6 +374,14 @@ func listed(findings []string, what string, args ...any) string {
 	return fmt.Sprintf(what, args...) + ":\n- " + strings.Join(findings, "\n- ")
 }
 
+// expectSome fails a spec that has nothing to look at: it would prove nothing.
+func expectSome[T any](list []T, without string, args ...any) {
+	GinkgoHelper()
+	if len(list) == 0 {
+		Fail(fmt.Sprintf(without, args...))
+	}
+}
+
 // configure sets what all specs of a run have in common, and returns how Ginkgo is
 // to run them.
 func configure(r *run) (types.SuiteConfig, types.ReporterConfig) {

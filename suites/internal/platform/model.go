@@ -141,6 +141,9 @@ type HelmRelease struct {
 	// Source is what its chart comes from; nil when nothing declares it.
 	Source *Source
 	Tenant string
+	// Unread says why what it brings is not known; empty for one of the platform's
+	// own whose source is known.
+	Unread string
 }
 
 // FluxSystem is Flux itself as an environment declares it.

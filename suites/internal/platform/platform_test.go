@@ -456,7 +456,7 @@ func TestBadPlatforms(t *testing.T) {
 		},
 		{
 			"no tenant", small().with(files{"clusters/dev/kustomization.yaml": "resources: [flux-system]\n"}),
-			[]string{"has no tenant in any environment (dev); a tenant is a Flux Kustomization with the label " + TenantLabel},
+			[]string{"has no tenant in any environment (dev); a tenant is a Flux Kustomization or HelmRelease with the label " + TenantLabel},
 		},
 		{
 			"no root Kustomization", small().with(files{"clusters/dev/flux-system/kustomization.yaml": "resources: [gotk-components.yaml]\n"}),

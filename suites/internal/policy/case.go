@@ -112,10 +112,13 @@ type userInfo struct {
 	} `json:"userInfo"`
 }
 
+// ErrNoCases marks a folder without any case.
+var ErrNoCases = errors.New("no " + TestFile)
+
 // LoadCases reads every test file below a folder. It errs, with the file, on
 // what does not parse, a key or a result that it does not know, an object that
-// no resource file holds, a refusal without a message, and on a folder without
-// any case.
+// no resource file holds, a refusal without a message, and with ErrNoCases on a
+// folder without any case.
 func LoadCases(dir string) ([]Case, error) {
 	var out []Case
 	err := filepath.WalkDir(dir, func(name string, entry fs.DirEntry, err error) error {
@@ -140,7 +143,7 @@ func LoadCases(dir string) ([]Case, error) {
 		return nil, fmt.Errorf("read the policies' tests: %w", err)
 	}
 	if len(out) == 0 {
-		return nil, fmt.Errorf("read the policies' tests: no %s in %s", TestFile, dir)
+		return nil, fmt.Errorf("read the policies' tests: %w in %s", ErrNoCases, dir)
 	}
 	return out, nil
 }

@@ -1,6 +1,7 @@
 package state
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"sort"
@@ -23,9 +24,9 @@ var kubernetes = []string{"kube-controller-manager", "kube-apiserver", "kube-sch
 type AppliedInput struct {
 	// Declared is the object as rendered, Live as it stands in the cluster.
 	Declared, Live *unstructured.Unstructured
-	// Kustomization (namespace/name) declares it.
+	// Kustomization («Kustomization namespace/name») declares it.
 	Kustomization string
-	// Inventories lists, for each Kustomization, what it says it applied.
+	// Inventories lists, for each of the kind, what it says it applied.
 	Inventories map[string][]string
 }
 
@@ -39,8 +40,8 @@ func AppliedProblems(in AppliedInput) ([]string, error) {
 		out = append(out, fmt.Sprintf("the inventory of %s, which declares it, does not list it", in.Kustomization))
 	}
 	labels := in.Live.GetLabels()
-	if by := labels[kustomizationNamespace] + "/" + labels[kustomizationName]; by != in.Kustomization {
-		out = append(out, fmt.Sprintf("its labels name %s, %s declares it", by, in.Kustomization))
+	if by := labelled(labels); by != in.Kustomization {
+		out = append(out, fmt.Sprintf("its labels name %s, %s declares it", cmp.Or(by, "nobody"), in.Kustomization))
 	}
 	applied := false
 	for _, entry := range in.Live.GetManagedFields() {

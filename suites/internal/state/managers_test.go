@@ -26,7 +26,7 @@ spec:
 		}
 	}
 	flux := by("kustomize-controller", "Apply", "", `{"f:spec":{"f:selector":{}}}`)
-	const ours = "beetle/beetle"
+	const ours = "Kustomization beetle/beetle"
 	for _, row := range []struct {
 		name    string
 		managed []metav1.ManagedFieldsEntry
@@ -78,15 +78,15 @@ spec:
 		{
 			"in another inventory",
 			[]metav1.ManagedFieldsEntry{flux},
-			"sonar/sonar", nil,
-			[]string{"the inventory of beetle/beetle, which declares it, does not list it"},
+			"Kustomization sonar/sonar", nil,
+			[]string{"the inventory of Kustomization beetle/beetle, which declares it, does not list it"},
 		},
 		{
 			"with another's labels",
 			[]metav1.ManagedFieldsEntry{flux},
 			ours,
 			func(live *unstructured.Unstructured) { live.SetLabels(applied("sonar", "sonar")) },
-			[]string{"its labels name sonar/sonar, beetle/beetle declares it"},
+			[]string{"its labels name Kustomization sonar/sonar, Kustomization beetle/beetle declares it"},
 		},
 	} {
 		t.Run(row.name, func(t *testing.T) {
