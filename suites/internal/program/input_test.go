@@ -178,7 +178,8 @@ spec:
     kind: GitRepository
     name: flux-system
     namespace: flux-system
-  path: ./infrastructure/namespaces
+  path: ./infrastructure/tenants
+  namePrefix: second-
   prune: true
 `
 
@@ -393,6 +394,42 @@ func TestURLWithoutAnAnswerIsAnnounced(t *testing.T) {
 		ContainSubstring("infrastructure/kyverno-policies/gitrepository.yaml:"),
 		ContainSubstring("map it in CONFIG under «sources»: - url: "+canary),
 	))
+}
+
+// What is wrong with one tenant does not keep the others from being judged: it is
+// told before, and judged after.
+func TestBrokenTenantIsAnnounced(t *testing.T) {
+	const sonar = "clusters/dev/sonar/kustomization.yaml"
+	for _, test := range []struct {
+		name string
+		edit edit
+		want string
+	}{
+		{
+			"its base is missing", replace(sonar, "path: ./apps/base", "path: ./apps/bass"),
+			sonar + `:1: Kustomization sonar/sonar in environment dev: path "./apps/bass" does not exist in the artifact; is apps/base meant?`,
+		},
+		{
+			"its patch is none", replace(sonar, "path: /spec/replicas", "path: /spec/replica/s"),
+			sonar + ":1: Kustomization sonar/sonar in environment dev: ",
+		},
+		{
+			"its values are missing", replace("clusters/dev/sonar/gitrepository.yaml", "fromPath: dev/sonar", "fromPath: dev/sonars"),
+			`GitRepository sonar/platform: include of developer: fromPath "dev/sonars" does not exist in https://github.com/your-org/flux_developer; add it there, or mend fromPath; is dev/sonar meant?`,
+		},
+		{
+			"its objects are another's", replace(sonar, "namePrefix: dev-sonar-", "namePrefix: dev-beetle-"),
+			"Deployment apps/dev-beetle-app in environment dev: declared twice: by Kustomization beetle/beetle of " + tenant + ":1",
+		},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			g := NewWithT(t)
+			i := newInvocation(t)
+			in := input{artifacts: t.TempDir(), Options: bringup.Options{Platform: reference(t, test.edit)}}
+			g.Expect(i.prepare(t.Context(), &in)).To(Succeed())
+			g.Expect(i.terminal()).To(And(HavePrefix("note: some checks will fail: "), ContainSubstring(test.want)))
+		})
+	}
 }
 
 func TestWrongCommandLine(t *testing.T) {

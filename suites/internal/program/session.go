@@ -82,6 +82,13 @@ func (p *program) prepare(ctx context.Context, in *input) error {
 	if wrong != nil {
 		return invalid{wrong}
 	}
+	var broken []error
+	for _, problem := range read.Platform.Problems {
+		broken = append(broken, problem)
+	}
+	if err := errors.Join(broken...); err != nil {
+		fmt.Fprintf(p.errOut, "note: some checks will fail:\n%s\n", err)
+	}
 	if read.Unanswered != nil {
 		fmt.Fprintf(p.errOut, "note: some URLs will be refused:\n%s\n", read.Unanswered)
 	}
