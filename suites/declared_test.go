@@ -24,6 +24,10 @@ func TestUndeclared(t *testing.T) {
 	built := &platform.Kustomization{Object: declaredObject("Kustomization", "app", "app.yaml")}
 	broken := &platform.Kustomization{Object: declaredObject("Kustomization", "jobs", "jobs.yaml"), Err: errors.New("no such path")}
 	unread := &platform.Kustomization{Object: declaredObject("Kustomization", "far", "far.yaml"), Unread: "no folder answers"}
+	release := &platform.HelmRelease{Object: declaredObject("HelmRelease", "web", "web.yaml"), Unread: "its chart is not rendered"}
+	g := NewWithT(t)
+	_, unreadReleases := undeclared(&platform.Tenant{Name: "otter", HelmReleases: []*platform.HelmRelease{release}})
+	g.Expect(unreadReleases).To(Equal([]string{"web.yaml:1: HelmRelease otter/web: its chart is not rendered"}))
 	for _, row := range []struct {
 		name                       string
 		list                       []*platform.Kustomization
