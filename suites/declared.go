@@ -37,16 +37,31 @@ func unready(tenant *platform.Tenant, objects []bootstrap.Object) []string {
 	}
 	var out []string
 	for _, o := range declared {
-		ref := bootstrap.Ref{Kind: o.GetKind(), Namespace: o.GetNamespace(), Name: o.GetName()}
-		i := slices.IndexFunc(objects, func(o bootstrap.Object) bool { return o.Ref == ref })
-		switch {
-		case i < 0:
-			out = append(out, ref.String()+" is not in the cluster")
-		case !objects[i].Current():
-			out = append(out, fmt.Sprintf("%s is not ready (%s): %s", ref, objects[i].Reason, objects[i].Message))
+		if words := wordsOf(o, objects); words != "" {
+			out = append(out, words)
 		}
 	}
 	return out
+}
+
+// wordsOf is what Flux says of an object that is not ready; empty when it is. Of
+// one that is not there, the Kustomization that brings it may say why.
+func wordsOf(o platform.Object, objects []bootstrap.Object) string {
+	ref := bootstrap.Ref{Kind: o.GetKind(), Namespace: o.GetNamespace(), Name: o.GetName()}
+	i := slices.IndexFunc(objects, func(o bootstrap.Object) bool { return o.Ref == ref })
+	switch {
+	case i < 0:
+		text := ref.String() + " is not in the cluster"
+		if o.Owner != nil {
+			if why := wordsOf(o.Owner.Object, objects); why != "" {
+				text += ": " + why
+			}
+		}
+		return text
+	case !objects[i].Current():
+		return fmt.Sprintf("%s is not ready (%s): %s", ref, objects[i].Reason, objects[i].Message)
+	}
+	return ""
 }
 
 // undeclared says of which of a tenant's Kustomizations and HelmReleases the

@@ -49,6 +49,8 @@ func TestUndeclared(t *testing.T) {
 func TestUnreadySaysTheCauseFirst(t *testing.T) {
 	values, composed := declaredObject("GitRepository", "values", ""), declaredObject("GitRepository", "composed", "")
 	app, release := declaredObject("Kustomization", "app", ""), declaredObject("HelmRelease", "app", "")
+	brought := declaredObject("Kustomization", "inner", "")
+	brought.Owner = &platform.Kustomization{Object: app}
 	tenant := &platform.Tenant{
 		Sources:        []*platform.Source{{Object: composed}, {Object: values}},
 		Kustomizations: []*platform.Kustomization{{Object: app}},
@@ -68,6 +70,11 @@ func TestUnreadySaysTheCauseFirst(t *testing.T) {
 		"GitRepository otter/composed is not ready (Because): no include",
 		"Kustomization otter/app is not ready (Because): no artifact",
 		"HelmRelease otter/app is not in the cluster",
+	}))
+	g.Expect(unready(&platform.Tenant{Kustomizations: []*platform.Kustomization{{Object: brought}}}, []bootstrap.Object{
+		live(app, "False", "waits for others", 1, 1),
+	})).To(Equal([]string{
+		"Kustomization otter/inner is not in the cluster: Kustomization otter/app is not ready (Because): waits for others",
 	}))
 	g.Expect(unready(tenant, []bootstrap.Object{
 		live(app, "True", "", 1, 1), live(composed, "True", "", 1, 1), live(values, "True", "", 1, 1), live(release, "True", "", 1, 1),
