@@ -50,22 +50,40 @@ func unready(tenant *platform.Tenant, objects []bootstrap.Object) (words []strin
 		declared = append(declared, h.Object)
 	}
 	for _, o := range declared {
-		ref := bootstrap.Ref{Kind: o.GetKind(), Namespace: o.GetNamespace(), Name: o.GetName()}
-		i := slices.IndexFunc(objects, func(o bootstrap.Object) bool { return o.Ref == ref })
-		switch {
-		case i < 0:
-			words = append(words, ref.String()+" is not in the cluster")
-		case !objects[i].Current():
-			words = append(words, fmt.Sprintf("%s is not ready (%s): %s", ref, objects[i].Reason, objects[i].Message))
-			busy = busy || objects[i].Ready != "False"
+		said, trying := wordsOf(o, objects)
+		if said != "" {
+			words = append(words, said)
 		}
+		busy = busy || trying
 	}
 	return words, busy
 }
 
-// undeclared says of which of a tenant's Kustomizations the objects are not known:
-// broken ones cannot be built, of unread ones what they are built from is not
-// here.
+// wordsOf is what Flux says of an object that is not ready; empty when it is. Of
+// one that is not there, the Kustomization that brings it may say why. busy says
+// that an attempt is under way.
+func wordsOf(o platform.Object, objects []bootstrap.Object) (words string, busy bool) {
+	ref := bootstrap.Ref{Kind: o.GetKind(), Namespace: o.GetNamespace(), Name: o.GetName()}
+	i := slices.IndexFunc(objects, func(o bootstrap.Object) bool { return o.Ref == ref })
+	switch {
+	case i < 0:
+		words = ref.String() + " is not in the cluster"
+		if o.Owner != nil {
+			var why string
+			if why, busy = wordsOf(o.Owner.Object, objects); why != "" {
+				words += ": " + why
+			}
+		}
+		return words, busy
+	case !objects[i].Current():
+		return fmt.Sprintf("%s is not ready (%s): %s", ref, objects[i].Reason, objects[i].Message), objects[i].Ready != "False"
+	}
+	return "", false
+}
+
+// undeclared says of which of a tenant's Kustomizations and HelmReleases the
+// objects are not known: broken ones cannot be built, of unread ones what they are
+// built from is not here.
 func undeclared(tenant *platform.Tenant) (broken, unread []string) {
 	for _, k := range tenant.Kustomizations {
 		switch {
@@ -73,6 +91,11 @@ func undeclared(tenant *platform.Tenant) (broken, unread []string) {
 			broken = append(broken, fmt.Sprintf("%s: %s: %s", k.Origin, k, k.Err))
 		case k.Unread != "":
 			unread = append(unread, fmt.Sprintf("%s: %s: %s", k.Origin, k, k.Unread))
+		}
+	}
+	for _, h := range tenant.HelmReleases {
+		if h.Unread != "" {
+			unread = append(unread, fmt.Sprintf("%s: %s: %s", h.Origin, h, h.Unread))
 		}
 	}
 	return broken, unread
@@ -84,15 +107,19 @@ func undeclared(tenant *platform.Tenant) (broken, unread []string) {
 func requireDeclared(ctx context.Context, e *environment, tenant *platform.Tenant) {
 	GinkgoHelper()
 	broken, unread := undeclared(tenant)
-	if len(unread) > 0 {
-		words, err := e.fluxWords(ctx, tenant)
-		Expect(err).NotTo(HaveOccurred())
-		if len(words) > 0 {
-			broken = append(broken, unread...)
-		}
-	}
 	expectNone(broken, "what %s declares cannot be built", tenant.Name)
-	if len(unread) > 0 && len(tenant.Objects) == 0 {
+	if len(unread) == 0 {
+		return
+	}
+	words, err := e.fluxWords(ctx, tenant)
+	Expect(err).NotTo(HaveOccurred())
+	if len(words) > 0 {
+		expectNone(unread, "what %s declares is not known here, and Flux has not made it ready", tenant.Name)
+	}
+	known := slices.ContainsFunc(tenant.Objects, func(o platform.Object) bool {
+		return !slices.ContainsFunc(tenant.HelmReleases, func(h *platform.HelmRelease) bool { return h.Unstructured == o.Unstructured })
+	})
+	if !known {
 		Skip(notSupported + "what the tenant declares is not read here: " + strings.Join(unread, "; "))
 	}
 }

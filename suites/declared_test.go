@@ -24,6 +24,10 @@ func TestUndeclared(t *testing.T) {
 	built := &platform.Kustomization{Object: declaredObject("Kustomization", "app", "app.yaml")}
 	broken := &platform.Kustomization{Object: declaredObject("Kustomization", "jobs", "jobs.yaml"), Err: errors.New("no such path")}
 	unread := &platform.Kustomization{Object: declaredObject("Kustomization", "far", "far.yaml"), Unread: "no folder answers"}
+	release := &platform.HelmRelease{Object: declaredObject("HelmRelease", "web", "web.yaml"), Unread: "its chart is not rendered"}
+	g := NewWithT(t)
+	_, unreadReleases := undeclared(&platform.Tenant{Name: "otter", HelmReleases: []*platform.HelmRelease{release}})
+	g.Expect(unreadReleases).To(Equal([]string{"web.yaml:1: HelmRelease otter/web: its chart is not rendered"}))
 	for _, row := range []struct {
 		name                       string
 		list                       []*platform.Kustomization
@@ -45,6 +49,8 @@ func TestUndeclared(t *testing.T) {
 func TestUnreadySaysTheCauseFirst(t *testing.T) {
 	values, composed := declaredObject("GitRepository", "values", ""), declaredObject("GitRepository", "composed", "")
 	app, release := declaredObject("Kustomization", "app", ""), declaredObject("HelmRelease", "app", "")
+	brought := declaredObject("Kustomization", "inner", "")
+	brought.Owner = &platform.Kustomization{Object: app}
 	tenant := &platform.Tenant{
 		Sources:        []*platform.Source{{Object: composed}, {Object: values}},
 		Kustomizations: []*platform.Kustomization{{Object: app}},
@@ -91,4 +97,10 @@ func TestUnreadySaysTheCauseFirst(t *testing.T) {
 			g.Expect(busy).To(Equal(row.busy))
 		})
 	}
+	words, _ := unready(&platform.Tenant{Kustomizations: []*platform.Kustomization{{Object: brought}}}, []bootstrap.Object{
+		live(app, "False", "waits for others", 1, 1),
+	})
+	NewWithT(t).Expect(words).To(Equal([]string{
+		"Kustomization otter/inner is not in the cluster: Kustomization otter/app is not ready (Because): waits for others",
+	}))
 }

@@ -111,7 +111,8 @@ func read(kind string, live *unstructured.Unstructured) Object {
 	o.Ready = status
 	if ready != nil {
 		o.Reason, _ = ready["reason"].(string)
-		o.Message, _ = ready["message"].(string)
+		message, _ := ready["message"].(string)
+		o.Message = strings.TrimSpace(message)
 		since, _ := ready["lastTransitionTime"].(string)
 		o.Since, _ = time.Parse(time.RFC3339, since)
 	}

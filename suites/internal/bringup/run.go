@@ -98,6 +98,7 @@ type bringUp struct {
 	writers  sync.WaitGroup
 
 	mu       sync.Mutex
+	lacking  []error
 	state    State
 	clusters []cluster.Cluster
 }
@@ -242,7 +243,7 @@ func (b *bringUp) resolve(ctx context.Context, name, image string) (string, erro
 		}
 	}
 	if errors.Is(err, component.ErrNotPinned) {
-		b.fail(err)
+		b.lack(err)
 	}
 	if err != nil {
 		return "", err
@@ -258,6 +259,27 @@ func (b *bringUp) resolve(ctx context.Context, name, image string) (string, erro
 		c.InPlaceOf = append(c.InPlaceOf, image)
 	}
 	return found[0].Path, nil
+}
+
+// lackGrace is how long a lack is kept to itself: the programs of one release are
+// asked for at nearly the same time, and are better named together.
+const lackGrace = 2 * time.Second
+
+// lack ends the bring-up for want of a component, with all that are found to be
+// missing meanwhile.
+func (b *bringUp) lack(err error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if len(b.lacking) == 0 {
+		time.AfterFunc(lackGrace, func() {
+			b.mu.Lock()
+			defer b.mu.Unlock()
+			b.fail(errors.Join(b.lacking...))
+		})
+	}
+	if !slices.ContainsFunc(b.lacking, func(known error) bool { return known.Error() == err.Error() }) {
+		b.lacking = append(b.lacking, err)
+	}
 }
 
 func (b *bringUp) environment(ctx, writing context.Context, environment *platform.Environment) error {

@@ -206,6 +206,9 @@ func (b *bringUp) bootstrapFiles(ctx context.Context, input Input) (map[string][
 				}
 			}
 			out[path.Join(flux.Path, bootstrap.ComponentsFile)] = components
+			b.mu.Lock()
+			b.state.FluxAssumed = append(b.state.FluxAssumed, e.Name)
+			b.mu.Unlock()
 		}
 		if flux.SyncAssumed {
 			manifest, err := bootstrap.SyncManifest(bootstrap.SyncInput{URL: input.Platform.URL, Path: e.Path})

@@ -53,6 +53,9 @@ type State struct {
 	// Requests is the log of what was asked of the servers, one JSON line each.
 	Requests     string                `json:"requests"`
 	Components   []component.Component `json:"components"`
+	// FluxAssumed names the environments whose repository declares no release of
+	// Flux, so that the pinned one was bootstrapped.
+	FluxAssumed []string `json:"fluxAssumed,omitempty"`
 	Environments []EnvironmentState    `json:"environments"`
 	// StartedAt is when the supervisor began.
 	StartedAt time.Time `json:"startedAt"`

@@ -76,7 +76,10 @@ func TestAnotherVersionStandsIn(t *testing.T) {
 			for _, want := range test.want {
 				g.Expect(err).To(MatchError(ContainSubstring(want)))
 			}
-			g.Expect(context.Cause(ctx)).To(Equal(err))
+			_, again := b.resolve(ctx, "kyverno", strings.Replace(declared, "v0.0.1", "v0.0.2", 1))
+			g.Expect(again).To(HaveOccurred())
+			g.Eventually(ctx.Done()).WithTimeout(5 * lackGrace).Should(BeClosed())
+			g.Expect(context.Cause(ctx)).To(MatchError(And(ContainSubstring(err.Error()), ContainSubstring(again.Error()))), "all that is lacking is named at once")
 			g.Expect(b.state.Components).To(BeEmpty())
 		})
 	}

@@ -40,13 +40,38 @@ func fill(ctx context.Context, report *check.Report, view *bringup.View) {
 		})
 	}
 	report.Notes = append(report.Notes, unneeded(view)...)
-	for _, unread := range view.Platform.Unread {
-		report.Notes = append(report.Notes, "not read: "+unread.String())
+	report.Notes = append(report.Notes, notRead(view.Platform.Unread)...)
+	if len(view.State.FluxAssumed) > 0 {
+		report.Notes = append(report.Notes, fmt.Sprintf("the repository has no gotk-components.yaml for %s, so it declares no release of Flux; the pinned one was bootstrapped",
+			strings.Join(view.State.FluxAssumed, ", ")))
 	}
 	for _, e := range view.State.Environments {
 		fillEnvironment(ctx, report, view, e)
 	}
 	fillSources(report, view)
+}
+
+// notRead says once what several environments have in common.
+func notRead(list []platform.Unread) []string {
+	var order []platform.Unread
+	environments := map[platform.Unread][]string{}
+	for _, u := range list {
+		shared := u
+		shared.Environment = ""
+		if environments[shared] == nil {
+			order = append(order, shared)
+		}
+		environments[shared] = append(environments[shared], u.Environment)
+	}
+	var out []string
+	for _, u := range order {
+		text := "not read: " + u.String()
+		if names := strings.Join(environments[u], ", "); names != "" {
+			text += " (" + names + ")"
+		}
+		out = append(out, text)
+	}
+	return out
 }
 
 // unneeded says which components of CONFIG stood in for nothing.

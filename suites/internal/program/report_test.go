@@ -12,6 +12,7 @@ import (
 	"github.com/your-org/flux-platform-conformance/suites/internal/bringup"
 	"github.com/your-org/flux-platform-conformance/suites/internal/check"
 	"github.com/your-org/flux-platform-conformance/suites/internal/cluster"
+	"github.com/your-org/flux-platform-conformance/suites/internal/component"
 	"github.com/your-org/flux-platform-conformance/suites/internal/platform"
 )
 
@@ -28,6 +29,32 @@ func TestNotHonouredIsOneNotePerField(t *testing.T) {
 		"dev: resources is not honoured for programs that run on this machine: no cgroup (kyverno/admission, kyverno/reports)",
 	}))
 	g.Expect(notHonoured("dev", nil)).To(BeEmpty())
+}
+
+func TestNotReadIsSaidOnce(t *testing.T) {
+	g := NewWithT(t)
+	in := func(environment, file string) platform.Unread {
+		return platform.Unread{Environment: environment, Where: platform.Origin{File: file, Line: 3}, What: "Kustomization a/b", Why: "no folder answers"}
+	}
+	link := platform.Unread{Where: platform.Origin{File: "docs"}, What: "symbolic link to /tmp", Why: "Flux leaves it out"}
+	g.Expect(notRead([]platform.Unread{link, in("dev", "a.yaml"), in("dev", "b.yaml"), in("prd", "a.yaml")})).To(Equal([]string{
+		"not read: docs: symbolic link to /tmp: Flux leaves it out",
+		"not read: a.yaml:3: Kustomization a/b: no folder answers (dev, prd)",
+		"not read: b.yaml:3: Kustomization a/b: no folder answers (dev)",
+	}))
+}
+
+func TestUnneededComponents(t *testing.T) {
+	g := NewWithT(t)
+	view := &bringup.View{
+		Config: platform.Config{Components: map[string]string{"kyverno": "v1.19.1", "helm-controller": "v1.6.4", "etcd": "v3.6.13"}},
+		State: bringup.State{Components: []component.Component{
+			{Name: "kyverno", InPlaceOf: []string{"kyverno:v1"}}, {Name: "helm-controller"}, {Name: "etcd"},
+		}},
+	}
+	g.Expect(unneeded(view)).To(Equal([]string{
+		"components in CONFIG: helm-controller v1.6.4 stood in for nothing: no pod asked for a version of it that could not be had",
+	}), "kyverno did, and etcd is what the clusters are made of")
 }
 
 func TestFillSources(t *testing.T) {
