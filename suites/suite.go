@@ -52,6 +52,8 @@ type environment struct {
 	config *rest.Config
 	client client.Client
 	view   *bringup.View
+	// examples are the verdicts on the examples of the policies.
+	examples examples
 }
 
 // as returns a client that acts as somebody else: through a copy of the

@@ -89,6 +89,8 @@ type EnvironmentState struct {
 	Chain []string `json:"chain"`
 	// Waited lists who was waited for, longest first.
 	Waited []Wait `json:"waited"`
+	// Order is what was seen of policies and tenants while they came to be.
+	Order Order `json:"order"`
 }
 
 // Wait is how long the bring-up waited for one object although nothing that the
