@@ -59,6 +59,9 @@ type Check struct {
 	Scope Scope `json:"scope"`
 	// Needs lists the capabilities without which the check is NOT_SUPPORTED.
 	Needs []string `json:"needs"`
+	// Disruptive says that the check changes what the session serves, and takes it
+	// back: nothing else is judged meanwhile.
+	Disruptive bool `json:"disruptive,omitempty"`
 }
 
 // Area is the part of the ID before the dash, for example BOOT.
