@@ -530,23 +530,27 @@ var _ = perEnvironment(check.Check{
 	expectNone(problems, "what came before the policies, in seconds since the API server served")
 })
 
-// outOfOrder says, tenant by tenant, which policies had not refused their canary yet
-// when the tenant's first object was there; seen is what was measured. The reason
-// says why nothing can be concluded.
+// outOfOrder says, tenant by tenant, which policies were not in force yet when the
+// tenant's first object was there: those that were not there themselves, and those
+// whose canary was admitted after that. seen is what was measured. The reason says
+// why nothing can be concluded.
 func outOfOrder(order bringup.Order) (problems, seen []string, reason string) {
 	var asked []bringup.Canary
 	var unasked, refusals []string
+	last, all := 0.0, true
 	for _, p := range order.Policies {
-		switch {
-		case p.Unasked != "":
+		if p.Unasked != "" {
 			unasked = append(unasked, fmt.Sprintf("%s was not asked: %s", p.Policy, p.Unasked))
 			continue
-		case p.Refused == nil:
-			refusals = append(refusals, p.Policy+" never")
-		default:
-			refusals = append(refusals, fmt.Sprintf("%s at %.1f s", p.Policy, *p.Refused))
 		}
 		asked = append(asked, p)
+		if p.Refused == nil {
+			problems = append(problems, fmt.Sprintf("%s refused no canary (%s) within %.1f s", p.Policy, p.Example, order.Until))
+			refusals, all = append(refusals, p.Policy+" never"), false
+			continue
+		}
+		refusals = append(refusals, fmt.Sprintf("%s at %.1f s", p.Policy, *p.Refused))
+		last = max(last, *p.Refused)
 	}
 	var first bringup.FirstObject
 	for _, tenant := range order.Tenants {
@@ -559,9 +563,8 @@ func outOfOrder(order bringup.Order) (problems, seen []string, reason string) {
 		var later []string
 		for _, p := range asked {
 			switch {
-			case p.Refused == nil:
-				later = append(later, fmt.Sprintf("%s (not within %.0f s)", p.Policy, order.Until))
-			case *p.Refused > tenant.At:
+			case p.Refused == nil: // said already
+			case p.Present != nil && *p.Present > tenant.At, p.Admitted != nil && *p.Admitted > tenant.At:
 				later = append(later, fmt.Sprintf("%s (%.1f s later, at %.1f s)", p.Policy, *p.Refused-tenant.At, *p.Refused))
 			}
 		}
@@ -575,14 +578,14 @@ func outOfOrder(order bringup.Order) (problems, seen []string, reason string) {
 	case first.Object == "":
 		return nil, nil, "no object of a tenant came to be during the bring-up"
 	}
-	last := 0.0
-	for _, p := range asked {
-		if p.Refused != nil {
-			last = max(last, *p.Refused)
-		}
+	came := fmt.Sprintf("first refusals: %s; the first object of a tenant (%s of %s) came at %.1f s", strings.Join(refusals, ", "), first.Object, first.Tenant, first.At)
+	switch margin := first.At - last; {
+	case all && margin >= 0:
+		came += fmt.Sprintf(", %.1f s after the last of them", margin)
+	case all:
+		came += fmt.Sprintf(", %.1f s before the last of them", -margin)
 	}
-	seen = append(seen, fmt.Sprintf("first refusals: %s; the first object of a tenant (%s of %s) came at %.1f s, %.1f s after the last of them",
-		strings.Join(refusals, ", "), first.Object, first.Tenant, first.At, first.At-last))
+	seen = append(seen, came)
 	if lag := slowest(asked); lag != "" {
 		seen = append(seen, lag)
 	}

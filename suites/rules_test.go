@@ -8,7 +8,6 @@ import (
 	"time"
 
 	. "github.com/onsi/gomega"
-	admissionv1 "k8s.io/api/admissionregistration/v1"
 
 	"github.com/your-org/flux-platform-conformance/suites/internal/bringup"
 	"github.com/your-org/flux-platform-conformance/suites/internal/cluster"
@@ -54,20 +53,6 @@ func TestUnexplainedComparesWithTheWorkload(t *testing.T) {
 	g.Expect(unexplained(backed, args("--a=2", "--port=80"), []cluster.Override{override})).To(ConsistOf(ContainSubstring("the workload declares --a=2, its pod does not")))
 	g.Expect(unexplained(backed, args("--a=1", "--port=80", "--more"), []cluster.Override{override})).To(ConsistOf(ContainSubstring("--more")))
 	g.Expect(unexplained(backed, args("--a=1", "--port=$(PORT)"), []cluster.Override{override})).To(BeEmpty())
-}
-
-func TestCovers(t *testing.T) {
-	hook := func(group, resource string, operations ...admissionv1.OperationType) admissionv1.ValidatingWebhook {
-		return admissionv1.ValidatingWebhook{Rules: []admissionv1.RuleWithOperations{{
-			Operations: operations, Rule: admissionv1.Rule{APIGroups: []string{group}, Resources: []string{resource}},
-		}}}
-	}
-	g := NewWithT(t)
-	g.Expect(covers(hook("apps", "deployments", "CREATE"), "apps", "deployments", "CREATE")).To(BeTrue())
-	g.Expect(covers(hook("*", "*/*", "*"), "apps", "deployments", "DELETE")).To(BeTrue())
-	g.Expect(covers(hook("apps", "deployments", "CREATE"), "apps", "deployments", "DELETE")).To(BeFalse())
-	g.Expect(covers(hook("apps", "deployments", "CREATE"), "", "deployments", "CREATE")).To(BeFalse())
-	g.Expect(covers(hook("apps", "deployments", "CREATE"), "apps", "statefulsets", "CREATE")).To(BeFalse())
 }
 
 func TestMisplaced(t *testing.T) {

@@ -383,6 +383,9 @@ func judge(_ context.Context, view *bringup.View, selection program.Selection, r
 // below what they are.
 func expectNone(findings []string, what string, args ...any) {
 	GinkgoHelper()
+	for i, finding := range findings {
+		findings[i] = strings.TrimSpace(finding) // some of Flux's own words end in empty lines
+	}
 	if len(findings) > 0 {
 		Fail(fmt.Sprintf(what, args...) + ":\n- " + strings.Join(findings, "\n- "))
 	}

@@ -40,6 +40,8 @@ type Canary struct {
 	Unasked string `json:"unasked,omitempty"`
 	// Present is when the policy was there; nil: never.
 	Present *float64 `json:"present,omitempty"`
+	// Admitted is when the last canary was sent that was admitted; nil: none was.
+	Admitted *float64 `json:"admitted,omitempty"`
 	// Refused is when the first refusal by this policy had arrived; nil: never.
 	Refused *float64 `json:"refused,omitempty"`
 }
@@ -55,7 +57,7 @@ type FirstObject struct {
 const (
 	// canaryInterval is how often a policy that is there is asked, and so how exactly
 	// the first refusal is known.
-	canaryInterval = 250 * time.Millisecond
+	canaryInterval = 100 * time.Millisecond
 	// watchInterval is how often it is looked whether a kind is served by now.
 	watchInterval = 500 * time.Millisecond
 )
@@ -66,9 +68,9 @@ var appliers = []string{"kustomize.toolkit.fluxcd.io", "helm.toolkit.fluxcd.io"}
 // orderWatch looks at one environment until it is stopped.
 type orderWatch struct {
 	began   time.Time
-	config  *rest.Config
-	api     client.Client
 	objects metadata.Interface
+	// as returns a client that acts as who asks for an example.
+	as func(policy.Case) (client.Client, error)
 	// examples maps the policies, by name, to what their canary asks.
 	examples map[string]policy.Case
 	// owners maps appliers, as LABEL/NAMESPACE/NAME, to their tenant.
@@ -93,7 +95,21 @@ func (b *bringUp) watchOrder(ctx context.Context, config *rest.Config, api clien
 	if err != nil {
 		return nil, err
 	}
-	w := &orderWatch{began: time.Now(), config: config, api: api, objects: objects, examples: map[string]policy.Case{}, owners: map[string]string{}}
+	w := newOrderWatch(objects, func(c policy.Case) (client.Client, error) {
+		actor := rest.CopyConfig(config)
+		actor.Impersonate = rest.ImpersonationConfig{UserName: c.User, Groups: c.Groups}
+		return client.New(actor, client.Options{Mapper: api.RESTMapper()})
+	})
+	w.begin(ctx, environment, cases)
+	return w, nil
+}
+
+func newOrderWatch(objects metadata.Interface, as func(policy.Case) (client.Client, error)) *orderWatch {
+	return &orderWatch{began: time.Now(), objects: objects, as: as, examples: map[string]policy.Case{}, owners: map[string]string{}}
+}
+
+// begin looks for the policies and the tenants' objects from here on.
+func (w *orderWatch) begin(ctx context.Context, environment *platform.Environment, cases []policy.Case) {
 	ctx, w.stop = context.WithCancel(ctx)
 	looking, seen := context.WithCancel(ctx)
 	w.seen = seen
@@ -111,7 +127,6 @@ func (b *bringUp) watchOrder(ctx context.Context, config *rest.Config, api clien
 			}
 		}
 	}
-	return w, nil
 }
 
 // cases reads the examples from the repositories that the environment's policies
@@ -173,8 +188,11 @@ func (w *orderWatch) expectTenants(environment *platform.Environment) []schema.G
 		for _, r := range tenant.HelmReleases {
 			w.owners[appliers[1]+"/"+r.GetNamespace()+"/"+r.GetName()] = tenant.Name
 			for _, kind := range []schema.GroupVersionKind{
-				{Version: "v1", Kind: "ConfigMap"}, {Version: "v1", Kind: "Service"}, {Version: "v1", Kind: "ServiceAccount"},
-				{Group: "apps", Version: "v1", Kind: "Deployment"}, {Group: "apps", Version: "v1", Kind: "StatefulSet"},
+				{Version: "v1", Kind: "ConfigMap"},
+				{Version: "v1", Kind: "Service"},
+				{Version: "v1", Kind: "ServiceAccount"},
+				{Group: "apps", Version: "v1", Kind: "Deployment"},
+				{Group: "apps", Version: "v1", Kind: "StatefulSet"},
 			} {
 				add(kind)
 			}
@@ -206,9 +224,17 @@ func (w *orderWatch) watch(ctx context.Context, resource schema.GroupVersionReso
 				return // the kind is not served yet, or the API server is busy
 			}
 			defer events.Stop()
-			for event := range events.ResultChan() {
-				if o, ok := event.Object.(*metav1.PartialObjectMetadata); ok && event.Type == watch.Added {
-					tell(o.GetName(), o.GetNamespace(), o.GetLabels())
+			for {
+				select {
+				case <-ctx.Done():
+					return
+				case event, open := <-events.ResultChan():
+					if !open {
+						return
+					}
+					if o, ok := event.Object.(*metav1.PartialObjectMetadata); ok && event.Type == watch.Added {
+						tell(o.GetName(), o.GetNamespace(), o.GetLabels())
+					}
 				}
 			}
 		}, watchInterval)
@@ -235,9 +261,7 @@ func (w *orderWatch) present(ctx context.Context, name string) {
 // webhook that nobody answers yet above all, is no refusal by the policy.
 func (w *orderWatch) ask(ctx context.Context, name string, canary *Canary) {
 	example := w.examples[name]
-	config := rest.CopyConfig(w.config)
-	config.Impersonate = rest.ImpersonationConfig{UserName: example.User, Groups: example.Groups}
-	actor, err := client.New(config, client.Options{Mapper: w.api.RESTMapper()})
+	actor, err := w.as(example)
 	if err != nil {
 		return
 	}
@@ -253,13 +277,18 @@ func (w *orderWatch) ask(ctx context.Context, name string, canary *Canary) {
 			labels[n.GetName()] = n.GetLabels()
 		}
 		translated := example.Translate(labels)
-		if translated.Problem(policy.Ask(ctx, actor, translated)) != "" {
-			return false, nil
-		}
+		sent := w.since()
+		answer := policy.Ask(ctx, actor, translated)
+		answered := w.since()
 		w.mu.Lock()
 		defer w.mu.Unlock()
-		at := w.since()
-		canary.Refused = &at
+		if answer == nil {
+			canary.Admitted = &sent
+		}
+		if translated.Problem(answer) != "" {
+			return false, nil
+		}
+		canary.Refused = &answered
 		return true, nil
 	})
 }

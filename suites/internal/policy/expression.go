@@ -110,9 +110,10 @@ func operands(expression string) []string {
 	for i := 0; i < len(expression); i++ {
 		switch c := expression[i]; {
 		case quote != 0:
-			if c == '\\' {
+			switch c {
+			case '\\':
 				i++
-			} else if c == quote {
+			case quote:
 				quote = 0
 			}
 		case c == '\'' || c == '"':
