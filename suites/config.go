@@ -49,7 +49,10 @@ var _ = perTenant(check.Check{
 	}
 	for name, files := range want {
 		live := &corev1.ConfigMap{}
-		Expect(env.client.Get(ctx, client.ObjectKey{Namespace: tenant.TargetNamespace, Name: name}, live)).To(Succeed())
+		if err := env.client.Get(ctx, client.ObjectKey{Namespace: tenant.TargetNamespace, Name: name}, live); err != nil {
+			problems = append(problems, fmt.Sprintf("ConfigMap %s: %s", name, err))
+			continue
+		}
 		for key, file := range files {
 			found, ok := live.Data[key]
 			switch {

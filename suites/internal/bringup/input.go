@@ -60,6 +60,9 @@ func Read(ctx context.Context, assets fs.FS, options Options, dir string) (Input
 	if in.Config, err = readConfig(options.Config); err != nil {
 		return in, err
 	}
+	if err := knownComponents(assets, in.Config); err != nil {
+		return in, err
+	}
 	if options.Provider != "" && !slices.Contains(Providers(), options.Provider) {
 		return in, fmt.Errorf("there is no provider %q%s", options.Provider, check.DidYouMean(options.Provider, Providers()))
 	}
@@ -104,6 +107,7 @@ func Read(ctx context.Context, assets fs.FS, options Options, dir string) (Input
 			return in, err
 		}
 	}
+	in.dropUnasked()
 	in.set(platformName, in.Platform.URL, in.Platform.Root)
 	if err := in.narrow(options); err != nil {
 		return in, err
@@ -132,6 +136,38 @@ func (in *Input) set(name, address, folder string) {
 	maps.DeleteFunc(in.Folders, func(known, _ string) bool { return platform.SameRepository(known, address) })
 	maps.DeleteFunc(in.Names, func(known, _ string) bool { return platform.SameRepository(known, address) })
 	in.Folders[address], in.Names[address] = folder, name
+}
+
+// knownComponents refuses names under «components» in CONFIG that no component
+// has.
+func knownComponents(assets fs.FS, config platform.Config) error {
+	if len(config.Components) == 0 {
+		return nil
+	}
+	store, err := OpenStore(assets, os.TempDir(), config, nil) // it is only asked for names
+	if err != nil {
+		return err
+	}
+	var problems []error
+	for _, name := range slices.Sorted(maps.Keys(config.Components)) {
+		if _, known := store.Pinned(name); !known {
+			problems = append(problems, fmt.Errorf("%s: components: there is no component %q%s (there are %s)",
+				config.File, name, check.DidYouMean(name, store.Names()), strings.Join(store.Names(), ", ")))
+		}
+	}
+	return errors.Join(problems...)
+}
+
+// dropUnasked leaves out what the program ships and the platform does not draw
+// on: the policies of the reference platform are nobody else's.
+func (in *Input) dropUnasked() {
+	for _, s := range shipped[1:] {
+		asked := slices.ContainsFunc(in.Platform.SourceRefs(), func(ref platform.SourceRef) bool { return platform.SameRepository(ref.URL, s.url) })
+		if !asked {
+			maps.DeleteFunc(in.Folders, func(known, _ string) bool { return in.Names[known] == s.name && known == s.url })
+			maps.DeleteFunc(in.Names, func(known, name string) bool { return name == s.name && known == s.url })
+		}
+	}
 }
 
 // givenFolders refuses folders that the user names and that are not there.

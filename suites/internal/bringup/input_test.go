@@ -252,6 +252,26 @@ func TestConfigComesBeforeWhatIsShipped(t *testing.T) {
 	g.Expect(in.Folders).To(HaveLen(3))
 }
 
+// What the program ships answers only where the platform asks for it.
+func TestShippedAnswersWhereAskedFor(t *testing.T) {
+	g := NewWithT(t)
+	dir := copied(t, "fixtures/layouts/single", "single", "", "")
+	in, err := Read(t.Context(), assets, Options{Platform: dir}, t.TempDir())
+	g.Expect(err).NotTo(HaveOccurred())
+	g.Expect(in.Folders).To(Equal(map[string]string{"https://github.com/your-org/single": dir}))
+	g.Expect(in.Names).To(HaveLen(1))
+}
+
+func TestUnknownComponentsAreRefused(t *testing.T) {
+	g := NewWithT(t)
+	file := config(t, t.TempDir(), "components: {kivverno: v1.19.1, kyverno: v1.19.1, nginx: v1.0.0}\n")
+	_, err := Read(t.Context(), assets, Options{Config: file}, t.TempDir())
+	g.Expect(err).To(MatchError(And(
+		ContainSubstring(file+`: components: there is no component "kivverno"; did you mean kyverno`),
+		ContainSubstring(`there is no component "nginx" (there are etcd, kwok, `),
+	)))
+}
+
 func TestNamed(t *testing.T) {
 	for address, want := range map[string]string{
 		"https://github.com/acme/values.git": "values", "https://github.com/acme/values/": "values",

@@ -51,6 +51,10 @@ const (
 // made of.
 var controlPlane = []string{"etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kwok", "kwokctl"}
 
+// OfControlPlane says whether a component is one of those: no platform declares
+// its version.
+func OfControlPlane(name string) bool { return slices.Contains(controlPlane, name) }
+
 // Providers lists the kinds of clusters that a session can be made of.
 func Providers() []string { return []string{"embedded"} }
 
@@ -90,6 +94,7 @@ type bringUp struct {
 	server   *source.Server
 	binaries map[string]string
 	stop     context.CancelFunc
+	fail     context.CancelCauseFunc // ends the bring-up of all environments
 	writers  sync.WaitGroup
 
 	mu       sync.Mutex
@@ -136,10 +141,16 @@ func (b *bringUp) up(ctx context.Context) error {
 	writing, stop := context.WithCancel(context.WithoutCancel(ctx))
 	b.stop = stop
 	group, running := errgroup.WithContext(ctx)
+	running, fail := context.WithCancelCause(running)
+	defer fail(nil)
+	b.fail = fail
 	for _, environment := range input.Environments {
 		group.Go(func() error { return b.environment(running, writing, environment) })
 	}
 	if err := group.Wait(); err != nil {
+		if cause := context.Cause(running); errors.Is(cause, component.ErrNotPinned) {
+			return cause
+		}
 		return err
 	}
 	b.mu.Lock()
@@ -180,7 +191,7 @@ func (b *bringUp) components(ctx context.Context) error {
 			continue
 		}
 		request := component.Request{Name: name}
-		if slices.Contains(controlPlane, name) || b.uses(name) {
+		if OfControlPlane(name) || b.uses(name) {
 			request.Version = b.config.Components[name]
 			requests = append(requests, request)
 		}
@@ -218,17 +229,33 @@ func (b *bringUp) uses(name string) bool {
 	return false
 }
 
-// resolve finds a component for the very image that a pod names.
+// resolve finds a component for the very image that a pod names; where that is to
+// be had nowhere, the version that CONFIG lets stand in. Without either the
+// bring-up ends: what this machine lacks says nothing of the platform.
 func (b *bringUp) resolve(ctx context.Context, name, image string) (string, error) {
-	request := component.Request{Name: name, Image: image, Version: b.config.Components[name]}
-	found, err := b.store.Resolve(ctx, []component.Request{request})
+	found, err := b.store.Resolve(ctx, []component.Request{{Name: name, Image: image}})
+	instead := b.config.Components[name]
+	substituted := errors.Is(err, component.ErrNotPinned) && instead != ""
+	if substituted {
+		if found, err = b.store.Resolve(ctx, []component.Request{{Name: name, Version: instead}}); err != nil {
+			err = fmt.Errorf("in place of image %s, by components in CONFIG: %w", image, err)
+		}
+	}
+	if errors.Is(err, component.ErrNotPinned) {
+		b.fail(err)
+	}
 	if err != nil {
 		return "", err
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if !slices.ContainsFunc(b.state.Components, func(c component.Component) bool { return c.Path == found[0].Path }) {
+	at := slices.IndexFunc(b.state.Components, func(c component.Component) bool { return c.Path == found[0].Path })
+	if at < 0 {
+		at = len(b.state.Components)
 		b.state.Components = append(b.state.Components, found[0])
+	}
+	if c := &b.state.Components[at]; substituted && !slices.Contains(c.InPlaceOf, image) {
+		c.InPlaceOf = append(c.InPlaceOf, image)
 	}
 	return found[0].Path, nil
 }

@@ -147,6 +147,9 @@ type Component struct {
 	Reference string `json:"reference"`
 	// Digest is sha256:… of the program.
 	Digest string `json:"digest"`
+	// InPlaceOf are images that the platform declares, that could not be had, and
+	// in whose place this component ran.
+	InPlaceOf []string `json:"inPlaceOf"`
 }
 
 // Override is one difference between what the platform declares and what ran.

@@ -87,6 +87,7 @@ func example(t testing.TB) check.Report {
 		Components: []check.Component{{
 			Name: "source-controller", Version: "v1.9.5", Origin: "build", FromCache: true,
 			Reference: "github.com/fluxcd/source-controller@v1.9.5", Digest: "sha256:" + strings.Repeat("0", 64),
+			InPlaceOf: []string{"ghcr.io/fluxcd/source-controller:v1.6.2"},
 		}},
 		Overrides: []check.Override{
 			{

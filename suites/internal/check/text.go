@@ -48,6 +48,7 @@ func (r Report) WriteText(w io.Writer, options TextOptions) error {
 	for _, c := range clean.Checks {
 		t.checks[c.ID] = c
 	}
+	t.substitutes()
 	t.table()
 	t.failures()
 	t.problems()
@@ -65,6 +66,21 @@ type text struct {
 	options TextOptions
 	checks  map[string]Check
 	out     strings.Builder
+}
+
+// substitutes comes before everything else: where other versions ran than the
+// platform declares, the results are theirs.
+func (t *text) substitutes() {
+	before := t.out.Len()
+	for _, c := range t.Components {
+		if len(c.InPlaceOf) > 0 {
+			t.note("substituted", fmt.Sprintf("%s %s ran in place of %s, which could not be had (components in CONFIG)",
+				c.Name, c.Version, strings.Join(c.InPlaceOf, ", ")))
+		}
+	}
+	if t.out.Len() > before {
+		t.out.WriteString("\n")
+	}
 }
 
 // table counts results per area and environment. Where the environments do not

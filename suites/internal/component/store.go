@@ -47,6 +47,9 @@ type Component struct {
 	Requested string `json:"requested,omitempty"`
 	// Digest is sha256:… of the program itself.
 	Digest string `json:"digest"`
+	// InPlaceOf are the images that could not be had and in whose place this
+	// component runs, as the caller decided; the store does not set it.
+	InPlaceOf []string `json:"inPlaceOf,omitempty"`
 	// Path is the program on this machine.
 	Path string `json:"-"`
 }
@@ -370,6 +373,6 @@ func (t *target) notPinned() error {
 	if t.version == "" || !semver.IsValid(t.version) {
 		pin = fmt.Sprintf("name a version in the image's tag and pin it (scripts/pins/update.sh %s %s@VERSION)", t.Pins, t.Module)
 	}
-	return fmt.Errorf("component %s: %w: image %s: %w; the pinned version is %s (scripts/pins/%s.mod). Use the pinned version, make the image pullable (network, credentials, a mirror), or pin it: %s",
-		t, ErrNotPinned, t.ref.text, t.tried, t.pinned, t.Pins, pin)
+	return fmt.Errorf("component %s: %w: image %s: %w; the pinned version is %s (scripts/pins/%s.mod). Use the pinned version, let it stand in (components: {%s: %s} in CONFIG), make the image pullable (network, credentials, a mirror), or pin it: %s",
+		t, ErrNotPinned, t.ref.text, t.tried, t.pinned, t.Pins, t.Name, t.pinned, pin)
 }

@@ -438,29 +438,48 @@ func checkReferences(t *tree, name string, data []byte) error {
 		return err
 	}
 	decoder := yaml.NewDecoder(bytes.NewReader(data))
+	var mistakes, remote []error
 	for {
 		var node yaml.Node
 		if decoder.Decode(&node) != nil || len(node.Content) == 0 {
-			return nil
+			break
 		}
+		root := node.Content[0]
 		var refs []reference
+		var generators []*yaml.Node
 		if kustomize {
-			refs = references(node.Content[0])
-		} else if version := field(node.Content[0], "apiVersion"); version != nil && version.Value == "builtin" {
-			refs = generatorReferences(node.Content[0])
+			refs = references(root)
+			generators = slices.Concat(items(field(root, "configMapGenerator")), items(field(root, "secretGenerator")))
+		} else if version := field(root, "apiVersion"); version != nil && version.Value == "builtin" {
+			refs = generatorReferences(root)
+			generators = []*yaml.Node{root}
 		}
 		for _, ref := range refs {
-			if err := t.check(f, path.Dir(name), ref); err != nil {
-				return err
+			switch err := t.check(f, path.Dir(name), ref); {
+			case errors.Is(err, errRemote):
+				remote = append(remote, err)
+			case err != nil:
+				mistakes = append(mistakes, err)
 			}
 		}
+		for _, generator := range generators {
+			mistakes = append(mistakes, repeatedKeys(f, generator)...)
+		}
 	}
+	if len(mistakes) > 0 {
+		return errors.Join(mistakes...)
+	}
+	return errors.Join(remote...)
 }
 
 func (t *tree) check(f file, dir string, ref reference) error {
 	at := f.origin(ref.line)
-	if isRemote(ref.path) {
+	switch {
+	case isURL(ref.path), ref.folder && isRemote(ref.path):
 		return fmt.Errorf("%s: %s: %s is %w", at, ref.field, ref.path, errRemote)
+	case isRemote(ref.path):
+		return fmt.Errorf("%s: %s: %s does not exist: kustomize clones no repository for a single file, and takes this for a path of the artifact; "+
+			"bring the file there with spec.include of the GitRepository", at, ref.field, ref.path)
 	}
 	name, ok := within(dir, ref.path)
 	if !ok {
@@ -534,6 +553,28 @@ func generatorReferences(root *yaml.Node) []reference {
 	return out
 }
 
+// repeatedKeys are the keys that two entries of one generator claim; without a
+// key of its own a file has its name for one.
+func repeatedKeys(f file, generator *yaml.Node) []error {
+	var out []error
+	lines := map[string]int{}
+	for _, list := range []string{"files", "literals"} {
+		for _, item := range items(field(generator, list)) {
+			key, _, given := strings.Cut(item.Value, "=")
+			if !given {
+				key = path.Base(item.Value)
+			}
+			if first, twice := lines[key]; twice {
+				out = append(out, fmt.Errorf("%s: %s: %s has the key %s, which line %d has already; give each entry a key of its own, as KEY=PATH",
+					f.origin(item.Line), list, item.Value, key, first))
+				continue
+			}
+			lines[key] = item.Line
+		}
+	}
+	return out
+}
+
 func field(node *yaml.Node, key string) *yaml.Node {
 	if node == nil || node.Kind != yaml.MappingNode {
 		return nil
@@ -555,8 +596,15 @@ func items(node *yaml.Node) []*yaml.Node {
 
 var remotePath = regexp.MustCompile(`(?i)^(git::|gh:|[a-z][a-z0-9+.-]*://|github\.com[/:]|[^/]+@[^/]+:)`)
 
-// isRemote tells whether kustomize would take a path for a URL.
+// isRemote tells whether kustomize would take the path of a folder for a
+// repository or a URL.
 func isRemote(name string) bool { return remotePath.MatchString(name) }
+
+// isURL tells whether kustomize would fetch a single file.
+func isURL(name string) bool {
+	scheme, _, ok := strings.Cut(strings.ToLower(name), "://")
+	return ok && (scheme == "https" || scheme == "http")
+}
 
 // collect turns the result into objects with their origins.
 func (b *build) collect(result resmap.ResMap, keepOrigin bool) error {

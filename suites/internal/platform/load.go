@@ -163,7 +163,9 @@ func (l *loader) clusters(ctx context.Context) error {
 		l.platform.Environments = append(l.platform.Environments, e)
 	}
 	for _, dir := range without {
-		if !l.reads(dir) { // else environments share it, and it is none itself
+		if below := l.fluxSystemBelow(dir); below != "" {
+			errs = append(errs, fmt.Errorf("%s lies too deep: an environment is a folder directly below clusters/, with flux-system in it; move %s there", below, path.Dir(below)))
+		} else if !l.reads(dir) { // else environments share it, and it is none itself
 			errs = append(errs, fmt.Errorf("%s is an environment without flux-system: folder %s/flux-system does not exist; «flux bootstrap --path=%s» writes it, and a folder that no environment uses belongs elsewhere", dir, dir, dir))
 		}
 	}
@@ -177,9 +179,50 @@ func (l *loader) clusters(ctx context.Context) error {
 		return strings.Compare(a.Environment+a.Where.File+a.What, b.Environment+b.Where.File+b.What)
 	})
 	if len(errs) == 0 && len(l.platform.TenantNames()) == 0 {
-		errs = append(errs, fmt.Errorf("%s has no tenant in any environment (%s); a tenant is a Flux Kustomization with the label %s on itself, in its commonMetadata, on its ServiceAccount or on its namespace, or one declared in a folder clusters/ENV/TENANT", root, strings.Join(names, ", "), TenantLabel))
+		errs = append(errs, fmt.Errorf("%s has no tenant in any environment (%s); a tenant is a Flux Kustomization or HelmRelease with the label %s on itself, in its commonMetadata, on its ServiceAccount or on its namespace, or a Kustomization declared in a folder clusters/ENV/TENANT%s",
+			root, strings.Join(names, ", "), TenantLabel, l.ownerless()))
 	}
 	return errors.Join(errs...)
+}
+
+// ownerless lists what could be a tenant's if it were labelled.
+func (l *loader) ownerless() string {
+	const most = 8
+	var lines []string
+	add := func(o Object) {
+		if line := fmt.Sprintf("\n  %s: %s", o.Origin, o); !slices.Contains(lines, line) {
+			lines = append(lines, line)
+		}
+	}
+	for _, e := range l.platform.Environments {
+		for _, k := range e.Kustomizations {
+			if k != e.FluxSystem.Kustomization {
+				add(k.Object)
+			}
+		}
+		for _, h := range e.HelmReleases {
+			add(h.Object)
+		}
+	}
+	if len(lines) == 0 {
+		return ""
+	}
+	if len(lines) > most {
+		lines = append(lines[:most], fmt.Sprintf("\n  and %d more", len(lines)-most))
+	}
+	return "; none of these says whose it is:" + strings.Join(lines, "")
+}
+
+// fluxSystemBelow finds a folder flux-system that lies deeper than environments do.
+func (l *loader) fluxSystemBelow(dir string) string {
+	found := ""
+	_ = l.tree.walk(dir, func(name string, isDir bool) error { // only fn errs, and it does not
+		if isDir && path.Base(name) == fluxNamespace && found == "" {
+			found = name
+		}
+		return nil
+	})
+	return found
 }
 
 func (l *loader) reads(dir string) bool {
@@ -277,11 +320,14 @@ func (w *walk) next() *Kustomization {
 				return k // its missing include is named by the build
 			}
 			missing := fmt.Sprintf("its source %s %s is declared nowhere", k.Spec.SourceRef.Kind, k.Spec.SourceRef.Name)
-			if partial {
+			switch {
+			case k.Spec.SourceRef.Kind == sourcev1.ExternalArtifactKind:
+				k.Unread = fmt.Sprintf("its source is the ExternalArtifact %s, which a controller makes in the cluster", k.Spec.SourceRef.Name)
+			case partial:
 				k.Unread = missing + " that was read"
-				continue
+			default:
+				k.Err = errors.New(missing)
 			}
-			k.Err = errors.New(missing)
 		}
 	}
 	return nil
@@ -464,8 +510,14 @@ func (w *walk) conflict(have, o Object) {
 type conflictError struct{ first, second Object }
 
 func (e conflictError) Error() string {
-	return fmt.Sprintf("declared twice: by %s (%s) and by %s (%s); the one applied last wins, and pruning one deletes it for both",
-		e.first.Owner, e.first.Origin, e.second.Owner, e.second.Origin)
+	by := func(o Object) string {
+		text := fmt.Sprintf("%s of %s", o.Owner, o.Owner.Origin)
+		if o.Owner.Origin != o.Origin {
+			text += fmt.Sprintf(" (from %s)", o.Origin)
+		}
+		return text
+	}
+	return fmt.Sprintf("declared twice: by %s and by %s; the one applied last wins, and pruning one deletes it for both", by(e.first), by(e.second))
 }
 
 func typed(o Object, into any) error {
@@ -563,12 +615,16 @@ func (w *walk) finish() {
 			h.Source = find(c.Kind, c.Namespace, c.Name, h.GetNamespace())
 		}
 		if h.Source == nil {
-			w.unread(h.Object, "the source of its chart is declared nowhere that was read")
+			h.Unread = "the source of its chart is declared nowhere that was read"
+			w.unread(h.Object, h.Unread)
 		}
 	}
 	for _, k := range w.env.Kustomizations {
 		if k.Unread != "" {
 			w.unread(k.Object, k.Unread)
+		}
+		if k.Spec.Decryption != nil {
+			w.unread(k.Object, "spec.decryption: its Secrets are known in their encrypted form only")
 		}
 	}
 	for _, o := range w.objects {
@@ -581,9 +637,25 @@ func (w *walk) finish() {
 			w.env.Namespaces = append(w.env.Namespaces, o)
 		case gvk.Group == "kyverno.io" || gvk.Group == "policies.kyverno.io":
 			w.env.Policies = append(w.env.Policies, o)
+		case generates(gvk.Group, gvk.Kind):
+			w.unread(o, "this kind is not known here; what its controller makes of it in the cluster is no part of the model")
 		}
 	}
 	w.controllers()
+}
+
+// generates tells whether objects of a kind are of Flux, or of those who extend
+// it, and stand for others that no file holds.
+func generates(group, kind string) bool {
+	switch group {
+	case kustomizev1.GroupVersion.Group, helmv2.GroupVersion.Group, "notification.toolkit.fluxcd.io", "image.toolkit.fluxcd.io":
+		return false
+	case sourcev1.GroupVersion.Group:
+		return !slices.Contains([]string{
+			sourcev1.GitRepositoryKind, sourcev1.OCIRepositoryKind, sourcev1.BucketKind, sourcev1.HelmRepositoryKind, sourcev1.HelmChartKind,
+		}, kind)
+	}
+	return strings.HasSuffix(group, ".fluxcd.io") || group == "fluxcd.controlplane.io"
 }
 
 // judge sorts failed builds and conflicts: those of tenants are problems of

@@ -1,6 +1,7 @@
 package platform
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 
@@ -61,6 +62,13 @@ func (p Problem) Error() string {
 
 // Unwrap gives the cause.
 func (p Problem) Unwrap() error { return p.Err }
+
+// Conflict says whether it is that two Kustomizations declare one object, each of
+// which can be built.
+func (p Problem) Conflict() bool {
+	var conflict conflictError
+	return errors.As(p.Err, &conflict)
+}
 
 // Environment is one cluster of the platform.
 type Environment struct {
@@ -133,6 +141,9 @@ type HelmRelease struct {
 	// Source is what its chart comes from; nil when nothing declares it.
 	Source *Source
 	Tenant string
+	// Unread says why what it brings is not known; empty for one of the platform's
+	// own whose source is known.
+	Unread string
 }
 
 // FluxSystem is Flux itself as an environment declares it.

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	. "github.com/onsi/gomega"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 )
 
 // files is a repository by path and content.
@@ -150,6 +151,30 @@ func TestReferencePlatform(t *testing.T) {
 	}
 }
 
+func TestReferencePlatformRoutesEachTenantsHost(t *testing.T) {
+	g := NewWithT(t)
+	for _, e := range referencePlatform(t).Environments {
+		g.Expect(e.Tenants).NotTo(BeEmpty(), e.Name)
+		g.Expect(e.Tenant("ingress")).To(BeNil(), "infrastructure is no tenant")
+		for _, tenant := range e.Tenants {
+			service, ok := tenant.Object("Service")
+			g.Expect(ok).To(BeTrue(), tenant.Name)
+			ingress, ok := tenant.Object("Ingress")
+			g.Expect(ok).To(BeTrue(), tenant.Name)
+			g.Expect(ingress.GetName()).To(Equal(e.Name + "-" + tenant.Name + "-app"))
+			rules, _, err := unstructured.NestedSlice(ingress.Object, "spec", "rules")
+			g.Expect(err).NotTo(HaveOccurred())
+			g.Expect(rules).To(ConsistOf(map[string]any{
+				"host": tenant.Name + "." + e.Name + ".your-org.example",
+				"http": map[string]any{"paths": []any{map[string]any{
+					"path": "/", "pathType": "Prefix",
+					"backend": map[string]any{"service": map[string]any{"name": service.GetName(), "port": map[string]any{"name": "http"}}},
+				}}},
+			}))
+		}
+	}
+}
+
 func referencePlatform(tb testing.TB) *Platform {
 	tb.Helper()
 	fixtures, err := filepath.Abs("../../../fixtures")
@@ -282,6 +307,14 @@ spec: {interval: 1m, url: "` + developerURL + `", ref: {branch: main}, secretRef
 		g.Expect(p.Problems).To(HaveLen(1))
 		g.Expect(p.Problems[0].Tenants).To(Equal([]string{"beetle"}))
 		g.Expect(p.Problems[0].Error()).To(ContainSubstring("apps/base/kustomization.yaml:3: files: values/base/config.yaml does not exist"))
+	})
+	t.Run("so is a folder of values that is missing", func(t *testing.T) {
+		g := NewWithT(t)
+		half := files{"base/beetle/config.yaml": "a: b\n", "dev/sonar/config.yaml": "c: d\n"}.write(t)
+		p := mustLoad(t, f, map[string]string{developerURL: half})
+		g.Expect(p.Problems).To(HaveLen(1))
+		g.Expect(p.Problems[0].Err).To(MatchError(HavePrefix("clusters/dev/beetle/source.yaml:1: GitRepository beetle/outer: include of inner: fromPath \"dev/beetle\" does not exist in " +
+			developerURL + "; add it there, or mend fromPath")))
 	})
 	t.Run("values that a substitution changed are still the developers'", func(t *testing.T) {
 		g := NewWithT(t)
@@ -423,7 +456,7 @@ func TestBadPlatforms(t *testing.T) {
 		},
 		{
 			"no tenant", small().with(files{"clusters/dev/kustomization.yaml": "resources: [flux-system]\n"}),
-			[]string{"has no tenant in any environment (dev); a tenant is a Flux Kustomization with the label " + TenantLabel},
+			[]string{"has no tenant in any environment (dev); a tenant is a Flux Kustomization or HelmRelease with the label " + TenantLabel},
 		},
 		{
 			"no root Kustomization", small().with(files{"clusters/dev/flux-system/kustomization.yaml": "resources: [gotk-components.yaml]\n"}),
@@ -542,6 +575,7 @@ func TestTenantProblemsSpareTheOthers(t *testing.T) {
 	p := mustLoad(t, two, nil)
 	g.Expect(p.Problems).To(HaveLen(1))
 	g.Expect(p.Problems[0].Tenants).To(Equal([]string{"sonar"}))
+	g.Expect(p.Problems[0].Conflict()).To(BeFalse())
 	g.Expect(p.Problems[0].Error()).To(Equal(`clusters/dev/sonar/kustomization.yaml:1: Kustomization sonar/sonar in environment dev: path "./apps/nowhere" does not exist in the artifact`))
 	g.Expect(p.Environment("dev").Tenant("beetle").Objects).To(HaveLen(1))
 
@@ -561,7 +595,9 @@ func TestTenantProblemsSpareTheOthers(t *testing.T) {
 		p := mustLoad(t, two.with(files{"clusters/dev/sonar/kustomization.yaml": flux("sonar", "sonar", "./apps/base", "  targetNamespace: apps\n  namePrefix: dev-\n")}), nil)
 		g.Expect(p.Problems).To(HaveLen(1))
 		g.Expect(p.Problems[0].Tenants).To(ConsistOf("beetle", "sonar"))
-		g.Expect(p.Problems[0].Err).To(MatchError(ContainSubstring("declared twice: by Kustomization beetle/beetle")))
+		g.Expect(p.Problems[0].Conflict()).To(BeTrue())
+		g.Expect(p.Problems[0].Err).To(MatchError("declared twice: by Kustomization beetle/beetle of clusters/dev/beetle/kustomization.yaml:1 (from apps/base/configmap.yaml:1)" +
+			" and by Kustomization sonar/sonar of clusters/dev/sonar/kustomization.yaml:1 (from apps/base/configmap.yaml:1); the one applied last wins, and pruning one deletes it for both"))
 	})
 }
 

@@ -285,7 +285,11 @@ func (p *Platform) Unanswered(answered []string) error {
 	}
 	var errs []error
 	for _, u := range order {
-		errs = append(errs, fmt.Errorf("%s (%s) has no local answer; it is asked for by\n    %s\n  map it in CONFIG under «sources»:\n    - url: %s\n      path: FOLDER   # or charts:, module:, or upstream: true to fetch it from outside",
+		how := "map it in CONFIG under «sources»:\n    - url: %s\n      path: FOLDER   # or charts:, module:, or upstream: true to fetch it from outside"
+		if strings.HasPrefix(u, "oci://") {
+			how = "OCI artifacts cannot be answered from here; let this one through with CONFIG, under «sources»:\n    - url: %s\n      upstream: true   # fetched from outside, and recorded"
+		}
+		errs = append(errs, fmt.Errorf("%s (%s) has no local answer; it is asked for by\n    %s\n  "+how,
 			u, strings.Join(open[u].refs, ", "), strings.Join(open[u].by, "\n    "), u))
 	}
 	return errors.Join(errs...)
@@ -296,11 +300,15 @@ func (r SourceRef) what() string {
 	if r.Kind != sourcev1.HelmRepositoryKind {
 		return r.Kind + " at " + r.String()
 	}
-	text := r.Kind
+	charts := make([]string, 0, len(r.Charts))
 	for _, c := range r.Charts {
-		text += " with chart " + strings.TrimSpace(c.Name+" "+c.Version)
+		charts = append(charts, strings.TrimSpace(c.Name+" "+c.Version))
 	}
-	return text
+	if len(charts) == 0 {
+		return r.Kind
+	}
+	slices.Sort(charts)
+	return r.Kind + " with chart " + strings.Join(charts, ", ")
 }
 
 // sources finds local folders for URLs and composes artifacts out of them.
@@ -362,7 +370,7 @@ func (s *sources) artifact(src *Source, visiting map[*Source]bool) (t *tree, rea
 			from = "."
 		}
 		if !part.isDir(from) {
-			return nil, "", fmt.Errorf("%s: %s: include of %s: fromPath %q does not exist in %s%s", src.Origin, src.Object, include.Name, include.FromPath, include.Source.URL, nearestPath(part, from))
+			return nil, "", fmt.Errorf("%s: %s: include of %s: fromPath %q does not exist in %s; add it there, or mend fromPath%s", src.Origin, src.Object, include.Name, include.FromPath, include.Source.URL, nearestPath(part, from))
 		}
 		err = part.walk(from, func(name string, isDir bool) error {
 			if !isDir {

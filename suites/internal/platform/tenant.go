@@ -133,6 +133,13 @@ func (w *walk) helmTenant(h *HelmRelease, owners map[string]*Tenant) {
 		return
 	}
 	h.Tenant = name
+	if h.Unread == "" {
+		h.Unread = "its chart is not rendered, so what it brings is not known"
+		if h.Spec.KubeConfig != nil {
+			h.Unread = "spec.kubeConfig: it is applied to another cluster"
+		}
+		w.unread(h.Object, h.Unread)
+	}
 	t := owners[name]
 	if t == nil {
 		t = &Tenant{

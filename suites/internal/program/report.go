@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -19,6 +20,7 @@ import (
 	"github.com/your-org/flux-platform-conformance/suites/internal/check"
 	"github.com/your-org/flux-platform-conformance/suites/internal/check/dump"
 	"github.com/your-org/flux-platform-conformance/suites/internal/cluster"
+	"github.com/your-org/flux-platform-conformance/suites/internal/component"
 	"github.com/your-org/flux-platform-conformance/suites/internal/platform"
 	"github.com/your-org/flux-platform-conformance/suites/internal/session"
 	"github.com/your-org/flux-platform-conformance/suites/internal/source"
@@ -34,8 +36,10 @@ func fill(ctx context.Context, report *check.Report, view *bringup.View) {
 	for _, c := range view.State.Components {
 		report.Components = append(report.Components, check.Component{
 			Name: c.Name, Version: c.Version, Origin: c.Origin, FromCache: c.FromCache, Reference: c.Reference, Digest: c.Digest,
+			InPlaceOf: c.InPlaceOf,
 		})
 	}
+	report.Notes = append(report.Notes, unneeded(view)...)
 	for _, unread := range view.Platform.Unread {
 		report.Notes = append(report.Notes, "not read: "+unread.String())
 	}
@@ -43,6 +47,18 @@ func fill(ctx context.Context, report *check.Report, view *bringup.View) {
 		fillEnvironment(ctx, report, view, e)
 	}
 	fillSources(report, view)
+}
+
+// unneeded says which components of CONFIG stood in for nothing.
+func unneeded(view *bringup.View) []string {
+	var out []string
+	for _, name := range slices.Sorted(maps.Keys(view.Config.Components)) {
+		used := slices.ContainsFunc(view.State.Components, func(c component.Component) bool { return c.Name == name && len(c.InPlaceOf) > 0 })
+		if !used && !bringup.OfControlPlane(name) {
+			out = append(out, fmt.Sprintf("components in CONFIG: %s %s stood in for nothing: no pod asked for a version of it that could not be had", name, view.Config.Components[name]))
+		}
+	}
+	return out
 }
 
 func fillEnvironment(ctx context.Context, report *check.Report, view *bringup.View, e bringup.EnvironmentState) {

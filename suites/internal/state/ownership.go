@@ -1,7 +1,9 @@
 package state
 
 import (
+	"cmp"
 	"fmt"
+	"slices"
 	"sort"
 	"strings"
 
@@ -9,11 +11,23 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 )
 
-// The labels by which a Kustomization marks what it applied.
-const (
-	kustomizationName      = "kustomize.toolkit.fluxcd.io/name"
-	kustomizationNamespace = "kustomize.toolkit.fluxcd.io/namespace"
-)
+// The kinds that apply objects, and the groups of the labels name and namespace by
+// which they mark them.
+var appliers = []struct{ kind, group string }{
+	{"Kustomization", "kustomize.toolkit.fluxcd.io"},
+	{"HelmRelease", "helm.toolkit.fluxcd.io"},
+}
+
+// labelled is who the labels of an object say has applied it, as «Kind
+// namespace/name»; empty when they name nobody.
+func labelled(labels map[string]string) string {
+	for _, a := range appliers {
+		if name := labels[a.group+"/name"]; name != "" {
+			return a.kind + " " + labels[a.group+"/namespace"] + "/" + name
+		}
+	}
+	return ""
+}
 
 // Ownership is what is known of the owner of one object.
 type Ownership struct {
@@ -38,10 +52,11 @@ func (o Ownership) String() string {
 type OwnersInput struct {
 	// Objects of the shared namespace, all kinds.
 	Objects []*unstructured.Unstructured
-	// Inventories lists, for each Kustomization (namespace/name), the objects that
-	// it says it applied, as namespace_name_group_kind.
+	// Inventories lists, for each Kustomization and HelmRelease («Kind
+	// namespace/name»), the objects that it says it applied, as
+	// namespace_name_group_kind.
 	Inventories map[string][]string
-	// Tenants maps a tenant's Kustomization (namespace/name) to the tenant.
+	// Tenants maps a tenant's Kustomizations and HelmReleases to the tenant.
 	Tenants map[string]string
 	// TenantLabel is the label that names the tenant on its objects.
 	TenantLabel string
@@ -86,16 +101,21 @@ func ownerOf(in OwnersInput, listed map[string][]string, byUID map[types.UID]*un
 		return "", "listed by the inventories of " + strings.Join(inventories, " and ")
 	}
 	if len(inventories) == 1 {
-		kustomization := inventories[0]
-		if by := labels[kustomizationNamespace] + "/" + labels[kustomizationName]; by != kustomization {
-			return "", fmt.Sprintf("the inventory of %s lists it, its labels name %s", kustomization, by)
+		applier := inventories[0]
+		if by := labelled(labels); by != applier && !helmsRecord(object) {
+			return "", fmt.Sprintf("the inventory of %s lists it, its labels name %s", applier, cmp.Or(by, "nobody"))
 		}
-		tenant, ok := in.Tenants[kustomization]
+		tenant, ok := in.Tenants[applier]
 		if !ok {
 			tenant = "platform"
 		}
-		if label := labels[in.TenantLabel]; ok && label != tenant {
-			return "", fmt.Sprintf("%s of tenant %s applied it, its label %s is %q", kustomization, tenant, in.TenantLabel, label)
+		// What a chart renders need not be labelled; a wrong label is one all the same.
+		label, given := labels[in.TenantLabel]
+		switch {
+		case ok && given && label != tenant:
+			return "", fmt.Sprintf("%s of tenant %s applied it, its label %s is %q", applier, tenant, in.TenantLabel, label)
+		case ok && !given && strings.HasPrefix(applier, "Kustomization "):
+			return "", fmt.Sprintf("%s of tenant %s applied it, and it carries no label %s", applier, tenant, in.TenantLabel)
 		}
 		return tenant, ""
 	}
@@ -114,15 +134,25 @@ func ownerOf(in OwnersInput, listed map[string][]string, byUID map[types.UID]*un
 	if kubernetesOwn(object) {
 		return "kubernetes", ""
 	}
-	if name := labels[kustomizationName]; name != "" {
-		return "", fmt.Sprintf("its labels name %s/%s, whose inventory does not list it", labels[kustomizationNamespace], name)
+	if by := labelled(labels); by != "" {
+		return "", fmt.Sprintf("its labels name %s, whose inventory does not list it", by)
 	}
 	return "", "no inventory, label or owner reference names its owner"
 }
 
+// helmsRecord says whether Helm keeps its record of a release in this object: no
+// label can be given to it.
+func helmsRecord(object *unstructured.Unstructured) bool {
+	kind, _, _ := unstructured.NestedString(object.Object, "type")
+	return object.GetKind() == "Secret" && kind == "helm.sh/release.v1"
+}
+
 // kubernetesOwn says whether Kubernetes itself puts this object into every
-// namespace, or keeps it as a record of what happened there.
+// namespace, or into «default», or keeps it as a record of what happened there.
 func kubernetesOwn(object *unstructured.Unstructured) bool {
+	if object.GetNamespace() == "default" && object.GetName() == "kubernetes" {
+		return slices.Contains([]string{"Service", "Endpoints", "EndpointSlice"}, object.GetKind())
+	}
 	switch object.GetKind() {
 	case "ConfigMap":
 		return object.GetName() == "kube-root-ca.crt"

@@ -6,6 +6,7 @@ import (
 	. "github.com/onsi/gomega"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/json"
 	"sigs.k8s.io/yaml"
 
 	"github.com/your-org/flux-platform-conformance/suites/internal/state"
@@ -15,8 +16,13 @@ const tenantLabel = "toolkit.fluxcd.io/tenant"
 
 func parse(t *testing.T, text string) *unstructured.Unstructured {
 	t.Helper()
+	data, err := yaml.YAMLToJSON([]byte(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Whole numbers are int64, as in what the server returns.
 	out := &unstructured.Unstructured{}
-	if err := yaml.Unmarshal([]byte(text), &out.Object); err != nil {
+	if err := json.Unmarshal(data, &out.Object); err != nil {
 		t.Fatal(err)
 	}
 	return out
@@ -79,7 +85,7 @@ spec:
   limits: {memory: 1Gi, cpu: 500m}
   args: [a, b]
   containers: [{name: app, image: app:1}, {name: side, image: side:1}, {name: injected, image: x}]
-`, "spec.containers: declared 2 items, found 3 items"},
+`, "spec.containers[name=injected]: declared absent, found map[image:x name:injected]"},
 		{"a named item in another place with another image", `
 spec:
   replicas: 2
@@ -125,6 +131,11 @@ func applied(by, tenant string) map[string]string {
 
 func TestOwners(t *testing.T) {
 	beetle := object("ConfigMap", "dev-beetle-config", "1", applied("beetle", "beetle"), "")
+	released := map[string]string{"helm.toolkit.fluxcd.io/namespace": "sonar", "helm.toolkit.fluxcd.io/name": "sonar"}
+	record := object("Secret", "sh.helm.release.v1.sonar.v1", "1", map[string]string{"owner": "helm"}, "")
+	record.Object["type"] = "helm.sh/release.v1"
+	kubernetes := object("EndpointSlice", "kubernetes", "1", nil, "")
+	kubernetes.SetNamespace("default")
 	for _, row := range []struct {
 		name        string
 		object      *unstructured.Unstructured
@@ -132,26 +143,45 @@ func TestOwners(t *testing.T) {
 		owner       string
 		problem     string
 	}{
-		{"one inventory and its labels agree", beetle, map[string][]string{"beetle/beetle": {state.InventoryID(beetle)}}, "beetle", ""},
+		{"one inventory and its labels agree", beetle, map[string][]string{"Kustomization beetle/beetle": {state.InventoryID(beetle)}}, "beetle", ""},
 		{
 			"two inventories list it", beetle,
-			map[string][]string{"beetle/beetle": {state.InventoryID(beetle)}, "sonar/sonar": {state.InventoryID(beetle)}},
-			"", "listed by the inventories of beetle/beetle and sonar/sonar",
+			map[string][]string{"Kustomization beetle/beetle": {state.InventoryID(beetle)}, "Kustomization sonar/sonar": {state.InventoryID(beetle)}},
+			"", "listed by the inventories of Kustomization beetle/beetle and Kustomization sonar/sonar",
 		},
 		{
 			"the labels name another", object("ConfigMap", "x", "1", applied("sonar", "beetle"), ""),
-			map[string][]string{"beetle/beetle": {"apps_x__ConfigMap"}},
-			"", "the inventory of beetle/beetle lists it, its labels name sonar/sonar",
+			map[string][]string{"Kustomization beetle/beetle": {"apps_x__ConfigMap"}},
+			"", "the inventory of Kustomization beetle/beetle lists it, its labels name Kustomization sonar/sonar",
 		},
 		{
 			"the tenant label lies", object("ConfigMap", "x", "1", applied("beetle", "sonar"), ""),
-			map[string][]string{"beetle/beetle": {"apps_x__ConfigMap"}},
-			"", `beetle/beetle of tenant beetle applied it, its label toolkit.fluxcd.io/tenant is "sonar"`,
+			map[string][]string{"Kustomization beetle/beetle": {"apps_x__ConfigMap"}},
+			"", `Kustomization beetle/beetle of tenant beetle applied it, its label toolkit.fluxcd.io/tenant is "sonar"`,
+		},
+		{
+			"no tenant label", object("ConfigMap", "x", "1", map[string]string{
+				"kustomize.toolkit.fluxcd.io/namespace": "beetle", "kustomize.toolkit.fluxcd.io/name": "beetle",
+			}, ""),
+			map[string][]string{"Kustomization beetle/beetle": {"apps_x__ConfigMap"}},
+			"", "Kustomization beetle/beetle of tenant beetle applied it, and it carries no label toolkit.fluxcd.io/tenant",
 		},
 		{
 			"labels without an inventory", object("ConfigMap", "x", "1", applied("beetle", "beetle"), ""), nil,
-			"", "its labels name beetle/beetle, whose inventory does not list it",
+			"", "its labels name Kustomization beetle/beetle, whose inventory does not list it",
 		},
+		{"a release lists it", object("ConfigMap", "x", "1", released, ""), map[string][]string{"HelmRelease sonar/sonar": {"apps_x__ConfigMap"}}, "sonar", ""},
+		{
+			"a release of the same name as the Kustomization", object("ConfigMap", "x", "1", applied("sonar", "sonar"), ""),
+			map[string][]string{"HelmRelease sonar/sonar": {"apps_x__ConfigMap"}},
+			"", "the inventory of HelmRelease sonar/sonar lists it, its labels name Kustomization sonar/sonar",
+		},
+		{
+			"labels of nobody", object("ConfigMap", "x", "1", nil, ""), map[string][]string{"HelmRelease sonar/sonar": {"apps_x__ConfigMap"}},
+			"", "the inventory of HelmRelease sonar/sonar lists it, its labels name nobody",
+		},
+		{"Helm's record of a release", record, map[string][]string{"HelmRelease sonar/sonar": {state.InventoryID(record)}}, "sonar", ""},
+		{"what Kubernetes keeps in default", kubernetes, nil, "kubernetes", ""},
 		{"nobody", object("ConfigMap", "x", "1", nil, ""), nil, "", "no inventory, label or owner reference names its owner"},
 		{"what Kubernetes puts there", object("ConfigMap", "kube-root-ca.crt", "1", nil, ""), nil, "kubernetes", ""},
 		{"an owner that is gone", object("Pod", "p", "1", nil, "9"), nil, "", "its owner Owner parent does not exist"},
@@ -160,7 +190,7 @@ func TestOwners(t *testing.T) {
 			g := NewWithT(t)
 			owners := state.Owners(state.OwnersInput{
 				Objects: []*unstructured.Unstructured{row.object}, Inventories: row.inventories,
-				Tenants:     map[string]string{"beetle/beetle": "beetle", "sonar/sonar": "sonar"},
+				Tenants:     map[string]string{"Kustomization beetle/beetle": "beetle", "Kustomization sonar/sonar": "sonar", "HelmRelease sonar/sonar": "sonar"},
 				TenantLabel: tenantLabel,
 			})
 			g.Expect(owners).To(HaveLen(1))
@@ -175,8 +205,8 @@ func TestOwnersFollowOwnerReferences(t *testing.T) {
 	parent := object("Deployment", "app", "1", applied("beetle", "beetle"), "")
 	owners := state.Owners(state.OwnersInput{
 		Objects:     []*unstructured.Unstructured{parent, object("ReplicaSet", "rs", "2", nil, "1"), object("Pod", "p", "3", nil, "2")},
-		Inventories: map[string][]string{"beetle/beetle": {state.InventoryID(parent)}},
-		Tenants:     map[string]string{"beetle/beetle": "beetle"}, TenantLabel: tenantLabel,
+		Inventories: map[string][]string{"Kustomization beetle/beetle": {state.InventoryID(parent)}},
+		Tenants:     map[string]string{"Kustomization beetle/beetle": "beetle"}, TenantLabel: tenantLabel,
 	})
 	for _, o := range owners {
 		g.Expect(o.Problem).To(BeEmpty())
