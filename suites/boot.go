@@ -80,8 +80,8 @@ func notServed(env *environment, o bootstrap.Object) string {
 	return ""
 }
 
-// behind says which objects have not taken over what those have that they draw
-// from: Kustomizations their source's artifact, composed repositories the
+// behind says which objects are ready and have not taken over what those have that
+// they draw from: Kustomizations their source's artifact, composed repositories the
 // artifacts that they include, releases their chart.
 func behind(objects []bootstrap.Object) []string {
 	index := map[bootstrap.Ref]bootstrap.Object{}
@@ -90,6 +90,9 @@ func behind(objects []bootstrap.Object) []string {
 	}
 	var out []string
 	for _, o := range objects {
+		if !o.Current() {
+			continue // it says so itself
+		}
 		switch o.Kind {
 		case "Kustomization":
 			for _, ref := range o.WaitsFor {
@@ -437,7 +440,8 @@ type versions struct {
 	declared []platform.Controller
 	live     []appsv1.Deployment
 	backed   []cluster.Backed
-	// substitutes maps a component to the version that CONFIG puts in its place.
+	// substitutes maps a component to the version that CONFIG lets stand in for one
+	// that cannot be had.
 	substitutes map[string]string
 }
 
@@ -477,14 +481,10 @@ func otherVersions(in versions) (problems, substituted []string) {
 		substitute := in.substitutes[b.Component]
 		where := fmt.Sprintf("%s %s %s", b.Namespace, b.Workload, b.Container)
 		switch {
-		case b.Init || len(b.Running) == 0:
-		case substitute != "" && b.Version == substitute:
-			if line := fmt.Sprintf("%s names %s; CONFIG puts %s %s in its place", where, b.Image, b.Component, substitute); substitute != tag {
-				substituted = append(substituted, line)
-			}
-		case substitute != "":
-			problems = append(problems, fmt.Sprintf("%s: CONFIG asks for %s %s, what runs is %s", where, b.Component, substitute, b.Version))
-		case tag != "" && b.Version != tag:
+		case b.Init || len(b.Running) == 0 || tag == "" || b.Version == tag:
+		case b.Version != "" && b.Version == substitute:
+			substituted = append(substituted, fmt.Sprintf("%s names %s; CONFIG puts %s %s in its place", where, b.Image, b.Component, substitute))
+		default:
 			problems = append(problems, fmt.Sprintf("%s names %s, what runs is version %s of %s", where, b.Image, b.Version, b.Component))
 		}
 	}
