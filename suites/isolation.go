@@ -77,7 +77,7 @@ func inventories(flux []bootstrap.Object) map[string][]string {
 	out := map[string][]string{}
 	for _, o := range flux {
 		if o.Kind == "Kustomization" || o.Kind == "HelmRelease" {
-			out[o.Ref.String()] = inventory(o)
+			out[o.String()] = inventory(o)
 		}
 	}
 	return out

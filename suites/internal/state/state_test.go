@@ -177,7 +177,8 @@ func TestOwners(t *testing.T) {
 			"", "the inventory of HelmRelease sonar/sonar lists it, its labels name Kustomization sonar/sonar",
 		},
 		{
-			"labels of nobody", object("ConfigMap", "x", "1", nil, ""), map[string][]string{"HelmRelease sonar/sonar": {"apps_x__ConfigMap"}},
+			"labels of nobody", object("ConfigMap", "x", "1", nil, ""),
+			map[string][]string{"HelmRelease sonar/sonar": {"apps_x__ConfigMap"}},
 			"", "the inventory of HelmRelease sonar/sonar lists it, its labels name nobody",
 		},
 		{"Helm's record of a release", record, map[string][]string{"HelmRelease sonar/sonar": {state.InventoryID(record)}}, "sonar", ""},
