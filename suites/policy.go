@@ -1,20 +1,17 @@
 package suites
 
 import (
-	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"sort"
 	"strings"
-	"time"
+	"sync"
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
 	admissionv1 "k8s.io/api/admissionregistration/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	"k8s.io/apimachinery/pkg/util/wait"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/your-org/flux-platform-conformance/suites/internal/check"
@@ -23,7 +20,8 @@ import (
 )
 
 // Cases that store an object for an UPDATE or DELETE do so in the namespace that
-// all tenants share, where other checks would see it: hence Serial.
+// all tenants share, where other checks would see it: hence Serial, wherever the
+// examples are judged.
 var _ = perEnvironment(check.Check{
 	ID:    "POL-001",
 	Title: "every policy refuses its bad examples by name and message, and admits the good ones",
@@ -33,22 +31,22 @@ var _ = perEnvironment(check.Check{
 	Reference: "https://kyverno.io/docs/policy-types/validating-policy/",
 	Level:     check.Core,
 }, func(ctx SpecContext, env *environment) {
-	expectSome(env.Policies, "the platform declares no policy of Kyverno: nothing but RBAC and Flux's own flags is between its tenants")
-	cases, err := examples(env)
-	Expect(err).NotTo(HaveOccurred())
-	labels, err := namespaceLabels(ctx, env)
+	policies := validating(env)
+	expectSome(policies, "the platform declares no policy of Kyverno that refuses anything: nothing but RBAC and Flux's own flags is between its tenants")
+	verdicts, problems, err := env.examples.judge(ctx, env)
 	Expect(err).NotTo(HaveOccurred())
 	bad, good := map[string]bool{}, map[string]bool{}
-	for i, c := range cases {
-		cases[i] = c.Translate(labels)
-		if c.Denied {
-			bad[c.Policy] = true
+	for _, v := range verdicts {
+		if problem := v.Problem(); problem != "" {
+			problems = append(problems, fmt.Sprintf("%s: %s", v.Case, problem))
+		}
+		if v.Denied {
+			bad[v.Policy] = true
 		} else {
-			good[c.Policy] = true
+			good[v.Policy] = true
 		}
 	}
-	problems := judgeCases(ctx, env, cases)
-	for _, p := range env.Policies {
+	for _, p := range policies {
 		if !bad[p.GetName()] || !good[p.GetName()] {
 			problems = append(problems, fmt.Sprintf("%s, declared at %s, needs a bad and a good example: it has bad %t, good %t",
 				p, p.Origin, bad[p.GetName()], good[p.GetName()]))
@@ -58,22 +56,65 @@ var _ = perEnvironment(check.Check{
 	expectNone(problems, "what the policies' examples show")
 }, Serial)
 
-// examples reads those that lie in the repositories of the policies.
-func examples(env *environment) ([]policy.Case, error) {
-	var folders []string
-	for _, p := range env.Policies {
-		folders = append(folders, p.Origin.Folder)
+// validating are the environment's policies that are there to refuse requests.
+func validating(env *environment) []platform.Object {
+	return slices.DeleteFunc(slices.Clone(env.Policies), func(p platform.Object) bool { return !policy.Validates(p.Unstructured) })
+}
+
+// examples are the verdicts on the examples of an environment's policies: asked for
+// once in a run, for all checks that read them.
+type examples struct {
+	mu       sync.Mutex
+	judged   bool
+	verdicts []policy.Verdict
+	problems []string
+}
+
+// judge returns the verdicts, and what is wrong with the files that hold the
+// examples.
+func (e *examples) judge(ctx context.Context, env *environment) ([]policy.Verdict, []string, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.judged {
+		return e.verdicts, slices.Clone(e.problems), nil
 	}
-	slices.Sort(folders)
-	var out []policy.Case
-	for _, folder := range slices.Compact(folders) {
-		found, err := policy.LoadCases(folder)
-		if err != nil && !errors.Is(err, policy.ErrNoCases) {
-			return nil, err
+	labels, err := namespaceLabels(ctx, env)
+	if err != nil {
+		return nil, nil, err
+	}
+	cases, problems := casesOf(env)
+	for i, c := range cases {
+		cases[i] = c.Translate(labels)
+	}
+	verdicts := policy.Judge(ctx, policy.JudgeInput{
+		Client: env.client, As: env.as, Patience: current.timeouts.Effective, Poll: current.timeouts.Poll,
+	}, cases)
+	if err := ctx.Err(); err != nil {
+		return nil, nil, fmt.Errorf("judge the policies' examples: %w", err)
+	}
+	e.verdicts, e.problems, e.judged = verdicts, problems, true
+	return verdicts, slices.Clone(problems), nil
+}
+
+// casesOf reads the examples from the repositories that the environment's policies
+// come from; what is there of policies that the environment does not have is none
+// of its business.
+func casesOf(env *environment) (cases []policy.Case, problems []string) {
+	var folders, names []string
+	for _, p := range validating(env) {
+		names = append(names, p.GetName())
+		if !slices.Contains(folders, p.Origin.Folder) && p.Origin.Folder != "" {
+			folders = append(folders, p.Origin.Folder)
 		}
-		out = append(out, found...)
 	}
-	return out, nil
+	for _, folder := range folders {
+		found, err := policy.LoadCases(folder)
+		if err != nil {
+			problems = append(problems, strings.Split(err.Error(), "\n")...)
+		}
+		cases = append(cases, found...)
+	}
+	return slices.DeleteFunc(cases, func(c policy.Case) bool { return !slices.Contains(names, c.Policy) }), problems
 }
 
 // namespaceLabels reads the labels of all namespaces: examples are written for
@@ -92,184 +133,57 @@ func namespaceLabels(ctx context.Context, env *environment) (map[string]map[stri
 	return out, nil
 }
 
-// judgeCases asks the API server for the verdict on each example, and again for
-// those that are not as expected while a policy may not be in force yet. It says
-// how they differ.
-func judgeCases(ctx context.Context, env *environment, cases []policy.Case) []string {
-	var problems []string
-	patience := time.Now().Add(current.timeouts.Effective)
-	// The last attempt is made in full, so that it is the server's words that are
-	// shown and not that time was up.
-	_ = wait.PollUntilContextCancel(ctx, current.timeouts.Poll, true, func(ctx context.Context) (bool, error) {
-		problems = nil
-		var again []policy.Case
-		for _, c := range cases {
-			if problem := judgeCase(ctx, env, c); problem != "" {
-				problems = append(problems, fmt.Sprintf("%s: %s", c, problem))
-				again = append(again, c)
-			}
-		}
-		cases = again
-		return len(again) == 0 || time.Now().After(patience), nil
-	})
-	return problems
-}
-
-// judgeCase asks once; the answer is empty when it is as expected.
-func judgeCase(ctx context.Context, env *environment, c policy.Case) string {
-	actor, err := env.as(c.User, c.Groups...)
-	if err != nil {
-		return err.Error()
-	}
-	if c.Operation != policy.Create {
-		undo, err := policy.Store(ctx, env.client, c.Object)
-		if err != nil {
-			return err.Error()
-		}
-		defer func() {
-			if err := undo(context.WithoutCancel(ctx)); err != nil {
-				AddReportEntry("clean-up", err.Error())
-			}
-		}()
-	}
-	return c.Problem(policy.Ask(ctx, actor, c))
-}
-
 var _ = perEnvironment(check.Check{
 	ID:    "POL-002",
 	Title: "every policy denies, fails closed, and its webhook asks for all that the policy speaks of",
 	Why: "a policy in Audit writes down what it is there to stop, one that ignores failures stops " +
 		"nothing while Kyverno is away, and a webhook that leaves out an operation never asks it",
-	Remedy:    "set validationActions: [Deny] and failurePolicy: Fail; see who else writes the webhook configuration",
+	Remedy: "set validationActions: [Deny] (failureAction: Enforce on a rule of a ClusterPolicy) and failurePolicy: Fail; " +
+		"see who else writes the webhook configuration",
 	Reference: "https://kyverno.io/docs/policy-types/validating-policy/",
 	Level:     check.Core,
 }, func(ctx SpecContext, env *environment) {
-	expectSome(env.Policies, "the platform declares no policy of Kyverno: nothing but RBAC and Flux's own flags is between its tenants")
+	policies := validating(env)
+	expectSome(policies, "the platform declares no policy of Kyverno that refuses anything: nothing but RBAC and Flux's own flags is between its tenants")
 	configurations := &admissionv1.ValidatingWebhookConfigurationList{}
 	Expect(env.client.List(ctx, configurations)).To(Succeed())
 	var problems []string
-	for _, declared := range env.Policies {
+	for _, declared := range policies {
 		live := &unstructured.Unstructured{}
 		live.SetGroupVersionKind(declared.GroupVersionKind())
 		if err := env.client.Get(ctx, client.ObjectKeyFromObject(declared.Unstructured), live); err != nil {
-			// What it would let through if it were there is a finding of its own.
-			found := append([]string{"not in the cluster: " + err.Error()}, lenient(declared.Unstructured)...)
-			problems = append(problems, fmt.Sprintf("%s, declared at %s: %s", declared, declared.Origin, strings.Join(found, "; ")))
-			continue
+			problems = append(problems, fmt.Sprintf("%s, declared at %s, is not in the cluster: %s", declared, declared.Origin, err))
+			live = nil
 		}
-		for _, problem := range append(lenient(live), unasked(declared, configurations.Items)...) {
-			problems = append(problems, fmt.Sprintf("%s: %s", declared, problem))
+		for _, problem := range policy.Open(declared.Unstructured, live, configurations.Items) {
+			problems = append(problems, fmt.Sprintf("%s, declared at %s: %s", declared, declared.Origin, problem))
 		}
 	}
 	sort.Strings(problems)
 	expectNone(problems, "policies that do not hold")
 })
 
-// lenient says in what way a policy itself lets things through.
-func lenient(object *unstructured.Unstructured) []string {
-	switch kind := object.GroupVersionKind(); {
-	case kind.Kind == "ValidatingPolicy":
-		var out []string
-		actions, _, _ := unstructured.NestedStringSlice(object.Object, "spec", "validationActions")
-		if !slices.Equal(actions, []string{"Deny"}) {
-			out = append(out, fmt.Sprintf("validationActions is %v, not [Deny]", actions))
-		}
-		if failure, _, _ := unstructured.NestedString(object.Object, "spec", "failurePolicy"); failure != "Fail" && failure != "" {
-			out = append(out, fmt.Sprintf("failurePolicy is %q, not Fail", failure))
-		}
-		return out
-	case kind.Group == "kyverno.io" && (kind.Kind == "ClusterPolicy" || kind.Kind == "Policy"):
-		return lenientRules(object)
+var _ = perEnvironment(check.Check{
+	ID:    "POL-003",
+	Title: "every validation expression of a policy refuses an example of its own, and admits one that differs in one field",
+	Why: "the first expression that is not satisfied ends a judgement, so a policy that refuses all of its " +
+		"examples may hold expressions that have never refused anything",
+	Remedy: "add an example that this expression alone refuses, and beside it a good one that differs in one field; " +
+		"give each expression a message that no other of the policy has",
+	Reference: "https://kyverno.io/docs/policy-types/validating-policy/",
+	Level:     check.Core,
+}, func(ctx SpecContext, env *environment) {
+	policies := slices.DeleteFunc(validating(env), func(p platform.Object) bool { return len(policy.Expressions(p.Unstructured)) == 0 })
+	if len(policies) == 0 {
+		Skip(notSupported + "the platform declares no policy with validation expressions (spec.validations)")
 	}
-	return nil // the kinds that validate otherwise, or do not, are not judged here
-}
-
-// lenientRules is lenient for policies of the older kinds: each rule may have an
-// action of its own, and without any it audits.
-func lenientRules(object *unstructured.Unstructured) []string {
-	var out []string
-	for _, path := range [][]string{{"failurePolicy"}, {"webhookConfiguration", "failurePolicy"}} {
-		if failure, _, _ := unstructured.NestedString(object.Object, append([]string{"spec"}, path...)...); failure != "Fail" && failure != "" {
-			out = append(out, fmt.Sprintf("failurePolicy is %q, not Fail", failure))
+	verdicts, problems, err := env.examples.judge(ctx, env)
+	Expect(err).NotTo(HaveOccurred())
+	for _, p := range policies {
+		for _, problem := range policy.Unexercised(p.Unstructured, verdicts) {
+			problems = append(problems, fmt.Sprintf("%s, declared at %s: %s", p, p.Origin, problem))
 		}
 	}
-	common, _, _ := unstructured.NestedString(object.Object, "spec", "validationFailureAction")
-	rules, _, _ := unstructured.NestedSlice(object.Object, "spec", "rules")
-	for _, entry := range rules {
-		rule, _ := entry.(map[string]any)
-		var judging []map[string]any // what of the rule refuses
-		if validate, ok := rule["validate"].(map[string]any); ok {
-			judging = append(judging, validate)
-		}
-		images, _ := rule["verifyImages"].([]any)
-		for _, image := range images {
-			fields, _ := image.(map[string]any)
-			judging = append(judging, fields)
-		}
-		for _, fields := range judging {
-			own, _ := fields["failureAction"].(string)
-			if action := cmp.Or(own, common, "Audit"); !strings.EqualFold(action, "Enforce") {
-				out = append(out, fmt.Sprintf("rule %v has the action %s, not Enforce: it writes down what it is there to refuse", rule["name"], action))
-			}
-		}
-	}
-	return out
-}
-
-// unasked says what the policy speaks of and no webhook asks it about, and which
-// of its webhooks does not fail closed.
-func unasked(declared platform.Object, configurations []admissionv1.ValidatingWebhookConfiguration) []string {
-	if declared.GetKind() != "ValidatingPolicy" {
-		return nil // the older kinds share webhooks that name none of them
-	}
-	var out []string
-	var hooks []admissionv1.ValidatingWebhook
-	for _, configuration := range configurations {
-		for _, hook := range configuration.Webhooks {
-			if policy.Asks(hook.Name, declared.GetName()) {
-				hooks = append(hooks, hook)
-			}
-		}
-	}
-	if len(hooks) == 0 {
-		return append(out, "no webhook asks it")
-	}
-	for _, hook := range hooks {
-		if hook.FailurePolicy == nil || *hook.FailurePolicy != admissionv1.Fail {
-			out = append(out, fmt.Sprintf("the webhook %s does not fail closed", hook.Name))
-		}
-	}
-	rules, _, _ := unstructured.NestedSlice(declared.Object, "spec", "matchConstraints", "resourceRules")
-	for i, entry := range rules {
-		rule, _ := entry.(map[string]any)
-		for _, operation := range texts(rule, "operations") {
-			for _, resource := range texts(rule, "resources") {
-				for _, group := range texts(rule, "apiGroups") {
-					if !slices.ContainsFunc(hooks, func(h admissionv1.ValidatingWebhook) bool { return covers(h, group, resource, operation) }) {
-						out = append(out, fmt.Sprintf("resourceRules[%d]: no webhook asks on %s of %s.%s", i, operation, resource, group))
-					}
-				}
-			}
-		}
-	}
-	return out
-}
-
-func texts(fields map[string]any, name string) []string {
-	out, _, _ := unstructured.NestedStringSlice(fields, name)
-	return out
-}
-
-func covers(hook admissionv1.ValidatingWebhook, group, resource, operation string) bool {
-	has := func(list []string, value string) bool {
-		return slices.Contains(list, value) || slices.Contains(list, "*")
-	}
-	return slices.ContainsFunc(hook.Rules, func(rule admissionv1.RuleWithOperations) bool {
-		operations := make([]string, 0, len(rule.Operations))
-		for _, o := range rule.Operations {
-			operations = append(operations, string(o))
-		}
-		resources := slices.Contains(rule.Resources, "*/*") || has(rule.Resources, resource) || has(rule.Resources, strings.Split(resource, "/")[0]+"/*")
-		return has(rule.APIGroups, group) && resources && has(operations, operation)
-	})
-}
+	sort.Strings(problems)
+	expectNone(problems, "expressions that no example proves")
+}, Serial)

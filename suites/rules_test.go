@@ -8,9 +8,6 @@ import (
 	"time"
 
 	. "github.com/onsi/gomega"
-	admissionv1 "k8s.io/api/admissionregistration/v1"
-	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	"sigs.k8s.io/yaml"
 
 	"github.com/your-org/flux-platform-conformance/suites/internal/bringup"
 	"github.com/your-org/flux-platform-conformance/suites/internal/cluster"
@@ -56,54 +53,6 @@ func TestUnexplainedComparesWithTheWorkload(t *testing.T) {
 	g.Expect(unexplained(backed, args("--a=2", "--port=80"), []cluster.Override{override})).To(ConsistOf(ContainSubstring("the workload declares --a=2, its pod does not")))
 	g.Expect(unexplained(backed, args("--a=1", "--port=80", "--more"), []cluster.Override{override})).To(ConsistOf(ContainSubstring("--more")))
 	g.Expect(unexplained(backed, args("--a=1", "--port=$(PORT)"), []cluster.Override{override})).To(BeEmpty())
-}
-
-func TestLenient(t *testing.T) {
-	older := func(spec string) string {
-		return "apiVersion: kyverno.io/v1\nkind: ClusterPolicy\nmetadata: {name: p}\nspec: " + spec
-	}
-	newer := func(spec string) string {
-		return "apiVersion: policies.kyverno.io/v1\nkind: ValidatingPolicy\nmetadata: {name: p}\nspec: " + spec
-	}
-	const audits = "rule r has the action Audit, not Enforce: it writes down what it is there to refuse"
-	for _, row := range []struct {
-		name, policy string
-		want         []string
-	}{
-		{"denies", newer("{validationActions: [Deny]}"), nil},
-		{"warns too", newer("{validationActions: [Deny, Warn]}"), []string{"validationActions is [Deny Warn], not [Deny]"}},
-		{"audits and fails open", newer("{validationActions: [Audit], failurePolicy: Ignore}"), []string{"validationActions is [Audit], not [Deny]", `failurePolicy is "Ignore", not Fail`}},
-		{"older, enforces", older("{validationFailureAction: enforce, failurePolicy: Fail, rules: [{name: r, validate: {}}]}"), nil},
-		{"older, audits", older("{validationFailureAction: Audit, rules: [{name: r, validate: {}}]}"), []string{audits}},
-		{"older, without an action", older("{rules: [{name: r, validate: {}}]}"), []string{audits}},
-		{"older, the rule's own action counts", older("{validationFailureAction: Audit, rules: [{name: r, validate: {failureAction: Enforce}}, {name: s, validate: {failureAction: Audit}}]}"), []string{"rule s has the action Audit, not Enforce: it writes down what it is there to refuse"}},
-		{"older, images", older("{rules: [{name: r, verifyImages: [{failureAction: Enforce}, {}]}]}"), []string{audits}},
-		{"older, refuses nothing", older("{rules: [{name: r, mutate: {}}, {name: s, generate: {}}]}"), nil},
-		{"older, fails open", older("{failurePolicy: Ignore, rules: []}"), []string{`failurePolicy is "Ignore", not Fail`}},
-		{"older, fails open by its webhook", older("{webhookConfiguration: {failurePolicy: Ignore}, rules: []}"), []string{`failurePolicy is "Ignore", not Fail`}},
-		{"of another kind", "apiVersion: policies.kyverno.io/v1\nkind: MutatingPolicy\nmetadata: {name: p}\nspec: {}", nil},
-	} {
-		t.Run(row.name, func(t *testing.T) {
-			g := NewWithT(t)
-			object := &unstructured.Unstructured{}
-			g.Expect(yaml.Unmarshal([]byte(row.policy), &object.Object)).To(Succeed())
-			g.Expect(lenient(object)).To(Equal(row.want))
-		})
-	}
-}
-
-func TestCovers(t *testing.T) {
-	hook := func(group, resource string, operations ...admissionv1.OperationType) admissionv1.ValidatingWebhook {
-		return admissionv1.ValidatingWebhook{Rules: []admissionv1.RuleWithOperations{{
-			Operations: operations, Rule: admissionv1.Rule{APIGroups: []string{group}, Resources: []string{resource}},
-		}}}
-	}
-	g := NewWithT(t)
-	g.Expect(covers(hook("apps", "deployments", "CREATE"), "apps", "deployments", "CREATE")).To(BeTrue())
-	g.Expect(covers(hook("*", "*/*", "*"), "apps", "deployments", "DELETE")).To(BeTrue())
-	g.Expect(covers(hook("apps", "deployments", "CREATE"), "apps", "deployments", "DELETE")).To(BeFalse())
-	g.Expect(covers(hook("apps", "deployments", "CREATE"), "", "deployments", "CREATE")).To(BeFalse())
-	g.Expect(covers(hook("apps", "deployments", "CREATE"), "apps", "statefulsets", "CREATE")).To(BeFalse())
 }
 
 func TestMisplaced(t *testing.T) {

@@ -316,12 +316,18 @@ func (b *bringUp) environment(ctx, writing context.Context, environment *platfor
 	b.writers.Add(1)
 	go func() {
 		defer b.writers.Done()
-		keepReport(writing, c, state.Report)
+		b.keepReport(writing, c, state.Report)
 	}()
 	api, err := client.New(c.RESTConfig(), client.Options{})
 	if err != nil {
 		return fmt.Errorf("environment %s: connect: %w", name, err)
 	}
+	order, err := b.watchOrder(ctx, c.RESTConfig(), api, environment)
+	if err != nil {
+		return fmt.Errorf("environment %s: %w", name, err)
+	}
+	// It ends with the bring-up, however that ends.
+	defer func() { _ = order.end() }()
 	group, running := errgroup.WithContext(ctx)
 	group.Go(func() error {
 		findings, err := c.Probe(running)
@@ -341,7 +347,8 @@ func (b *bringUp) environment(ctx, writing context.Context, environment *platfor
 	if err != nil {
 		return err
 	}
-	if err := writeReport(ctx, c, state.Report); err != nil {
+	state.Order = order.end()
+	if err := b.writeReport(ctx, c, state.Report); err != nil {
 		return err
 	}
 	b.mu.Lock()
@@ -541,7 +548,7 @@ const requestSuffix = ".request"
 // keepReport renews the file with the cluster's report whenever that is asked
 // for, until ctx ends. A report costs the API server some work: it lists kinds
 // that are large.
-func keepReport(ctx context.Context, c cluster.Cluster, file string) {
+func (b *bringUp) keepReport(ctx context.Context, c cluster.Cluster, file string) {
 	ticker := time.NewTicker(reportInterval)
 	defer ticker.Stop()
 	for {
@@ -553,21 +560,39 @@ func keepReport(ctx context.Context, c cluster.Cluster, file string) {
 			if os.Remove(file+requestSuffix) == nil {
 				// One that cannot be made leaves the last one standing, and whoever
 				// asked waiting until that is an error there.
-				_ = writeReport(ctx, c, file)
+				_ = b.writeReport(ctx, c, file)
 			}
 		}
 	}
 }
 
-func writeReport(ctx context.Context, c cluster.Cluster, file string) error {
+func (b *bringUp) writeReport(ctx context.Context, c cluster.Cluster, file string) error {
 	asked := time.Now()
 	report, err := c.Report(ctx)
 	if err != nil {
 		return fmt.Errorf("ask the cluster %s for its report: %w", c.Name(), err)
 	}
+	b.mu.Lock()
+	for i := range report.ControlPlane {
+		report.ControlPlane[i].Version = b.version(report.ControlPlane[i].Path)
+	}
+	for i := range report.Backed {
+		report.Backed[i].Version = b.version(report.Backed[i].Path)
+	}
+	b.mu.Unlock()
 	data, err := json.Marshal(reportFile{Asked: asked, Report: report})
 	if err != nil {
 		return fmt.Errorf("encode the report of the cluster %s: %w", c.Name(), err)
 	}
 	return check.WriteFile(file, data)
+}
+
+// version is that of the component which a program's file is; empty when none is.
+func (b *bringUp) version(file string) string {
+	for _, c := range b.state.Components {
+		if c.Path == file {
+			return c.Version
+		}
+	}
+	return ""
 }

@@ -51,12 +51,12 @@ type State struct {
 	// Repositories are those that this session serves from folders.
 	Repositories []Repository `json:"repositories"`
 	// Requests is the log of what was asked of the servers, one JSON line each.
-	Requests     string                `json:"requests"`
-	Components   []component.Component `json:"components"`
+	Requests   string                `json:"requests"`
+	Components []component.Component `json:"components"`
 	// FluxAssumed names the environments whose repository declares no release of
 	// Flux, so that the pinned one was bootstrapped.
-	FluxAssumed []string `json:"fluxAssumed,omitempty"`
-	Environments []EnvironmentState    `json:"environments"`
+	FluxAssumed  []string           `json:"fluxAssumed,omitempty"`
+	Environments []EnvironmentState `json:"environments"`
 	// StartedAt is when the supervisor began.
 	StartedAt time.Time `json:"startedAt"`
 	// IdleSeconds is how long, during the bring-up, the machine did next to
@@ -92,6 +92,8 @@ type EnvironmentState struct {
 	Chain []string `json:"chain"`
 	// Waited lists who was waited for, longest first.
 	Waited []Wait `json:"waited"`
+	// Order is what was seen of policies and tenants while they came to be.
+	Order Order `json:"order"`
 }
 
 // Wait is how long the bring-up waited for one object although nothing that the

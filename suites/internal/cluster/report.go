@@ -40,6 +40,9 @@ type Process struct {
 	Component string `json:"component"`
 	// Path is the program's file.
 	Path string `json:"path"`
+	// Version is that of the component which the file is; empty when it is not
+	// known.
+	Version string `json:"version"`
 	// PID is 0 when the process does not run at the moment.
 	PID int `json:"pid"`
 	// Running holds the arguments as the system tells them of the living

@@ -112,15 +112,14 @@ type userInfo struct {
 	} `json:"userInfo"`
 }
 
-// ErrNoCases marks a folder without any case.
-var ErrNoCases = errors.New("no " + TestFile)
-
-// LoadCases reads every test file below a folder. It errs, with the file, on
-// what does not parse, a key or a result that it does not know, an object that
-// no resource file holds, a refusal without a message, and with ErrNoCases on a
-// folder without any case.
+// LoadCases reads every test file below a folder; there may be none. It errs, with
+// the file, on what does not parse, a key or a result that it does not know, a
+// policy that no policy file holds, an object that no resource file holds, and a
+// refusal without a message. The cases of the other files are returned all the
+// same.
 func LoadCases(dir string) ([]Case, error) {
 	var out []Case
+	var problems []error
 	err := filepath.WalkDir(dir, func(name string, entry fs.DirEntry, err error) error {
 		if err != nil || entry.IsDir() || entry.Name() != TestFile {
 			return err
@@ -131,7 +130,7 @@ func LoadCases(dir string) ([]Case, error) {
 		}
 		found, err := loadFile(name)
 		if err != nil {
-			return fmt.Errorf("%s: %w", relative, err)
+			problems = append(problems, fmt.Errorf("read the policies' tests: %s: %w", filepath.ToSlash(relative), err))
 		}
 		for i := range found {
 			found[i].Test = filepath.ToSlash(relative) + found[i].Test
@@ -140,12 +139,9 @@ func LoadCases(dir string) ([]Case, error) {
 		return nil
 	})
 	if err != nil {
-		return nil, fmt.Errorf("read the policies' tests: %w", err)
+		problems = append(problems, fmt.Errorf("read the policies' tests: %w", err))
 	}
-	if len(out) == 0 {
-		return nil, fmt.Errorf("read the policies' tests: %w in %s", ErrNoCases, dir)
-	}
-	return out, nil
+	return out, errors.Join(problems...)
 }
 
 func loadFile(name string) ([]Case, error) {
@@ -186,7 +182,11 @@ func (f testFile) cases(dir string) ([]Case, error) {
 	}
 	objects, err := readObjects(dir, f.Resources)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("read a resource: %w", err)
+	}
+	policies, err := readObjects(dir, f.Policies)
+	if err != nil {
+		return nil, fmt.Errorf("read a policy: %w", err)
 	}
 	namespaces := map[string]map[string]string{}
 	for _, n := range f.Values.Namespaces {
@@ -219,6 +219,8 @@ func (f testFile) cases(dir string) ([]Case, error) {
 			return nil, fmt.Errorf("results[%d] names no policy", i)
 		case len(r.Resources) == 0:
 			return nil, fmt.Errorf("results[%d] names no resource: it would show nothing", i)
+		case !slices.ContainsFunc(policies, func(p *unstructured.Unstructured) bool { return p.GetName() == r.Policy }):
+			return nil, fmt.Errorf("results[%d]: no policy file holds the policy %q", i, r.Policy)
 		}
 		for _, name := range r.Resources {
 			at := slices.IndexFunc(objects, func(o *unstructured.Unstructured) bool { return o.GetKind() == r.Kind && o.GetName() == name })
@@ -258,7 +260,7 @@ func readObjects(dir string, files []string) ([]*unstructured.Unstructured, erro
 	for _, name := range files {
 		data, err := os.ReadFile(filepath.Join(dir, filepath.FromSlash(name)))
 		if err != nil {
-			return nil, fmt.Errorf("read a resource: %w", err)
+			return nil, err
 		}
 		decoder := utilyaml.NewYAMLOrJSONDecoder(bytes.NewReader(data), 4096)
 		for {
@@ -353,6 +355,17 @@ func Ask(ctx context.Context, c client.Client, example Case) error {
 	return err
 }
 
+// Refusal returns the words with which a policy refused, and false when the answer
+// names no refusal by it. Of several refusals in one answer each has its own words.
+func Refusal(answer error, policy string) (string, bool) {
+	if answer == nil {
+		return "", false
+	}
+	_, words, found := strings.Cut(answer.Error(), "Policy "+policy+" failed: ")
+	words, _, _ = strings.Cut(words, "; Policy ")
+	return words, found
+}
+
 // Problem says how the server's answer differs from what is expected; empty when
 // it does not. A refusal counts only when it names the policy and its message.
 func (c Case) Problem(answer error) string {
@@ -385,11 +398,4 @@ func Store(ctx context.Context, c client.Client, object *unstructured.Unstructur
 			return apierrors.IsNotFound(err), client.IgnoreNotFound(err)
 		})
 	}, nil
-}
-
-// Asks says whether a webhook of Kyverno asks for a policy: the one that all
-// policies without conditions of their own share, or one named after it.
-func Asks(webhook, policy string) bool {
-	return webhook == "vpol.validate.kyverno.svc-fail" || webhook == "vpol.validate.kyverno.svc-ignore" ||
-		strings.HasPrefix(webhook, "vpol.validate.kyverno.svc-") && strings.HasSuffix(webhook, "-finegrained-"+policy)
 }

@@ -35,6 +35,7 @@ results:
 func good() files {
 	return files{
 		"names/kyverno-test.yaml":       test,
+		"names/policy.yaml":             "apiVersion: policies.kyverno.io/v1\nkind: ValidatingPolicy\nmetadata: {name: names}\n",
 		"names/identities/example.yaml": "apiVersion: cli.kyverno.io/v1alpha1\nkind: UserInfo\nmetadata: {name: example}\nuserInfo: {username: someone, groups: [a, b]}\n",
 		"names/resources/good.yaml":     "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: dev-example-config, namespace: apps}\n",
 		"names/resources/bad.yaml":      "# Both differ in the name.\n---\napiVersion: v1\nkind: ConfigMap\nmetadata: {name: dev-other-config}\n---\napiVersion: v1\nkind: ConfigMap\nmetadata: {name: dev-other-more}\n",
@@ -115,7 +116,6 @@ func TestLoadCasesRefuses(t *testing.T) {
 		files files
 		want  string
 	}{
-		{"no test file", files{"names/policy.yaml": ""}, "no kyverno-test.yaml in "},
 		{"what is no YAML", good().with("names/kyverno-test.yaml", "a: ["), "names/kyverno-test.yaml: document 1: "},
 		{"an unknown key", edited(t, "userinfo:", "user: x\nuserinfo:"), `names/kyverno-test.yaml: document 1: error unmarshaling JSON: while decoding JSON: json: unknown field "user"`},
 		{"an unknown key of a result", edited(t, "operation: DELETE", "rule: x, operation: DELETE"), `unknown field "rule"`},
@@ -134,6 +134,8 @@ func TestLoadCasesRefuses(t *testing.T) {
 		{"an unknown result", edited(t, "result: pass", "result: skip"), `results[0]: the result "skip" is neither pass nor fail`},
 		{"an unknown operation", edited(t, "DELETE", "REMOVE"), `results[1]: the operation "REMOVE" is not one of CREATE, UPDATE, DELETE`},
 		{"no policy", edited(t, "{policy: names, isValidatingPolicy: true, kind: ConfigMap, resources: [dev-example-config]", "{kind: ConfigMap, resources: [dev-example-config]"), "results[0] names no policy"},
+		{"a policy that no file holds", edited(t, "{policy: names, isValidatingPolicy: true, kind: ConfigMap, resources: [dev-example-config]", "{policy: name, isValidatingPolicy: true, kind: ConfigMap, resources: [dev-example-config]"), `results[0]: no policy file holds the policy "name"`},
+		{"a policy's file that is not there", edited(t, "policies: [policy.yaml]", "policies: [none.yaml]"), "read a policy: open "},
 		{"a result without an example", edited(t, "resources: [dev-example-config]", "resources: []"), "results[0] names no resource"},
 		{"no result", good().with("names/kyverno-test.yaml", test[:strings.Index(test, "results:")]), "it has no result"},
 	} {
@@ -142,6 +144,19 @@ func TestLoadCasesRefuses(t *testing.T) {
 			NewWithT(t).Expect(err).To(MatchError(And(HavePrefix("read the policies' tests: "), ContainSubstring(row.want))))
 		})
 	}
+}
+
+func TestLoadCasesGoesOn(t *testing.T) {
+	g := NewWithT(t)
+	cases, err := LoadCases(t.TempDir())
+	g.Expect(err).NotTo(HaveOccurred())
+	g.Expect(cases).To(BeEmpty(), "a folder may hold no test at all")
+	cases, err = LoadCases(good().with("labels/kyverno-test.yaml", "a: [").with("owner/kyverno-test.yaml", "kind: Test").write(t))
+	g.Expect(cases).To(HaveLen(3))
+	g.Expect(strings.Split(err.Error(), "\n")).To(ConsistOf(
+		HavePrefix("read the policies' tests: labels/kyverno-test.yaml: document 1: "),
+		HavePrefix("read the policies' tests: owner/kyverno-test.yaml: document 1, test "),
+	))
 }
 
 func object(name string, labels map[string]string) *unstructured.Unstructured {
@@ -228,17 +243,23 @@ func TestProblem(t *testing.T) {
 	}
 }
 
-func TestAsks(t *testing.T) {
-	for webhook, want := range map[string]bool{
-		"vpol.validate.kyverno.svc-fail":                            true,
-		"vpol.validate.kyverno.svc-ignore":                          true,
-		"vpol.validate.kyverno.svc-fail-finegrained-names":          true,
-		"vpol.validate.kyverno.svc-ignore-finegrained-names":        true,
-		"vpol.validate.kyverno.svc-fail-finegrained-other":          false,
-		"vpol.validate.kyverno.svc-fail-finegrained-names-of-other": false,
-		"mpol.mutate.kyverno.svc-fail":                              false,
-		"validate.example.com-finegrained-names":                    false,
+func TestRefusal(t *testing.T) {
+	const begin = `admission webhook "vpol.validate.kyverno.svc-fail" denied the request: `
+	for _, row := range []struct{ name, answer, want string }{
+		{"alone", begin + "Policy names failed: the name; not that one", "the name; not that one"},
+		{"before another", begin + "Policy names failed: the name; Policy labels failed: the label", "the name"},
+		{"after another", begin + "Policy labels failed: the label; Policy names failed: the name", "the name"},
+		{"an error is no refusal", begin + "Policy names error: no such key: spec", ""},
+		{"a policy with a longer name", begin + "Policy other-names failed: the name", ""},
+		{"another policy's", begin + "Policy labels failed: the label", ""},
 	} {
-		NewWithT(t).Expect(Asks(webhook, "names")).To(Equal(want), webhook)
+		t.Run(row.name, func(t *testing.T) {
+			g := NewWithT(t)
+			words, found := Refusal(errors.New(row.answer), "names")
+			g.Expect(words).To(Equal(row.want))
+			g.Expect(found).To(Equal(row.want != ""))
+		})
 	}
+	_, found := Refusal(nil, "names")
+	NewWithT(t).Expect(found).To(BeFalse(), "who was admitted was not refused")
 }
