@@ -40,7 +40,8 @@ var idForm = regexp.MustCompile(`^[A-Z]{2,8}-[0-9]{3}$`)
 // named here comes after them.
 var areaOrder = []string{"BOOT", "TEN", "CFG", "ISO", "POL", "ATK", "GIT", "RES", "SCL", "UPG"}
 
-// Check is one conformance statement. Every field but Needs is required.
+// Check is one conformance statement. Every field but Needs and Disruptive is
+// required.
 type Check struct {
 	// ID is the stable name, AREA-NNN. It never changes and is never reused.
 	ID string `json:"id"`
@@ -59,6 +60,9 @@ type Check struct {
 	Scope Scope `json:"scope"`
 	// Needs lists the capabilities without which the check is NOT_SUPPORTED.
 	Needs []string `json:"needs"`
+	// Disruptive tells that judging changes what is served, and takes it back:
+	// nothing else may be judged meanwhile.
+	Disruptive bool `json:"disruptive,omitempty"`
 }
 
 // Area is the part of the ID before the dash, for example BOOT.
