@@ -8,99 +8,209 @@ import (
 	"strings"
 	"time"
 
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/util/wait"
 )
 
-// stages is the order in which a change passes through Flux: what is fetched,
-// what is composed of it, what is made of both.
-var stages = []struct {
-	name    string
-	members func(Object) bool
-}{
-	{"sources", func(o Object) bool {
-		return strings.HasSuffix(o.Kind, "Repository") && !composed(o) || o.Kind == "Bucket"
-	}},
-	{"composed sources", composed},
-	{"root", func(o Object) bool { return o.Kind == "Kustomization" && root(o) }},
-	// The root may have changed what the others fetch.
-	{"sources", func(o Object) bool { return strings.HasSuffix(o.Kind, "Repository") && !composed(o) }},
-	{"composed sources", composed},
-	{"Kustomizations", func(o Object) bool { return o.Kind == "Kustomization" && !root(o) }},
-}
-
-func composed(o Object) bool { return o.Kind == "GitRepository" && len(o.WaitsFor) > 0 }
-
-func root(o Object) bool { return o.Namespace == Namespace && o.Name == Namespace }
+// actInterval is how often is looked whether somebody has acted on a request: a
+// change passes through several objects one after the other, and each of them
+// takes a tenth of a second or two.
+const actInterval = 50 * time.Millisecond
 
 // Refresh makes Flux look at everything again, in the order in which a change
-// passes through it: after a commit, a composed source that reconciles before
-// the one that it includes would hand on the old content. It returns when every
-// controller has acted on its request and everything has settled again.
-//
-// changed says which sources may have changed; nil: all. What draws on none of
-// them, and charts, are left alone: large CRDs take seconds to look through.
+// passes through it, and returns when all has settled. changed says which sources
+// may have changed; nil: all.
 func Refresh(ctx context.Context, in SettleInput, changed func(url string) bool) (Settlement, error) {
-	if in.Client == nil || in.Timeout <= 0 || in.Stall <= 0 {
-		return Settlement{}, errors.New("refresh: client, timeout and stall time are required")
-	}
-	for _, stage := range stages {
-		if err := requestStage(ctx, in, stage.name, stage.members, changed); err != nil {
-			return Settlement{}, err
-		}
+	if err := Propagate(ctx, in, changed); err != nil {
+		return Settlement{}, err
 	}
 	return Settle(ctx, in)
 }
 
-// requestStage asks every member to reconcile and waits until each has acted. A
-// member whose dependency is not ready is left alone: it is asked again when the
-// dependency is, and Settle does that.
-func requestStage(ctx context.Context, in SettleInput, name string, members func(Object) bool, changed func(string) bool) error {
-	objects, err := Observe(ctx, in.Client)
-	if err != nil {
-		return fmt.Errorf("refresh %s: %w", name, err)
+// Propagate has a change pass through Flux: each object that draws on a changed
+// source is asked to reconcile as soon as all that it draws on has acted. After a
+// commit, a composed source that reconciles before the one that it includes would
+// hand on the old content. It returns when each has acted: what was fetched is
+// applied, and perhaps not healthy yet.
+//
+// changed says which sources may have changed; nil: all. What draws on none of
+// them, and charts, are left alone: large CRDs take seconds to look through. What
+// is suspended passes nothing on.
+func Propagate(ctx context.Context, in SettleInput, changed func(url string) bool) error {
+	if in.Client == nil || in.Timeout <= 0 || in.Stall <= 0 {
+		return errors.New("refresh: client, timeout and stall time are required")
 	}
-	pending := map[Ref]string{}
-	drawn := map[Ref]bool{}
-	for _, o := range objects {
-		drawn[o.Ref] = o.URL != "" && (changed == nil || changed(o.URL))
-	}
-	for _, o := range objects {
-		if !drawn[o.Ref] && !slices.ContainsFunc(o.WaitsFor, func(ref Ref) bool { return drawn[ref] }) {
-			continue
+	p := &passage{in: in, changed: changed, asked: map[Ref]*request{}, acted: map[Ref]bool{}}
+	if err := wait.PollUntilContextTimeout(ctx, actInterval, in.Timeout, true, p.step); err != nil {
+		if ctx.Err() != nil {
+			return fmt.Errorf("refresh: %w", context.Cause(ctx))
 		}
-		if o.Suspended || !members(o) || o.Kind == "HelmRepository" && o.Ready == "True" && o.Live.Object["status"] == nil {
-			continue
+		if !errors.Is(err, context.DeadlineExceeded) {
+			return fmt.Errorf("refresh: %w", err)
 		}
-		if pending[o.Ref], err = Request(ctx, in.Client, o); err != nil {
-			return err
-		}
-	}
-	err = wait.PollUntilContextTimeout(ctx, pollInterval, in.Timeout, true, func(ctx context.Context) (bool, error) {
-		objects, err := Observe(ctx, in.Client)
-		if err != nil {
-			return false, nil //nolint:nilerr // the API server may be busy; the timeout decides
-		}
-		seen := map[Ref]bool{}
-		for _, o := range objects {
-			seen[o.Ref] = true
-			// A request is acted on when the status repeats it; a health check that
-			// still runs is Settle's to await.
-			if token, asked := pending[o.Ref]; asked && (o.Handled >= token || o.Suspended || checksHealth(o)) {
-				delete(pending, o.Ref)
-			}
-		}
-		for ref := range pending {
-			if !seen[ref] {
-				delete(pending, ref)
-			}
-		}
-		return len(pending) == 0, nil
-	})
-	if err != nil {
-		return fmt.Errorf("refresh %s: %d objects did not act on the request within %s:\n  %s",
-			name, len(pending), in.Timeout, strings.Join(Chain(objects, time.Now()), "\n  "))
+		return fmt.Errorf("refresh: %d objects did not act on the request within %s:\n  %s",
+			len(p.waiting), in.Timeout, strings.Join(Chain(p.waiting, time.Now()), "\n  "))
 	}
 	return nil
+}
+
+// passage is a change on its way through Flux.
+type passage struct {
+	in      SettleInput
+	changed func(url string) bool
+	asked   map[Ref]*request
+	acted   map[Ref]bool
+	waiting []Object // members that have not acted
+}
+
+// request is what one object was asked for.
+type request struct {
+	token string
+	// fresh tells that a health check seen now began after the request.
+	fresh bool
+}
+
+// step asks those whose turn has come.
+func (p *passage) step(ctx context.Context) (bool, error) {
+	objects, err := Observe(ctx, p.in.Client)
+	if err != nil {
+		return false, nil //nolint:nilerr // the API server may be busy; the timeout decides
+	}
+	members := p.members(objects)
+	for _, o := range members {
+		if r := p.asked[o.Ref]; r != nil && r.done(o) {
+			p.acted[o.Ref] = true
+		}
+	}
+	p.waiting = slices.DeleteFunc(slices.Clone(members), func(o Object) bool { return p.acted[o.Ref] })
+	before := upstream(members)
+	asked, pending := false, false
+	for _, o := range p.waiting {
+		switch {
+		case p.asked[o.Ref] != nil:
+			pending = true
+		case !slices.ContainsFunc(before[o.Ref], func(ref Ref) bool { return !p.acted[ref] }):
+			if err := p.ask(ctx, o); err != nil {
+				return false, err
+			}
+			asked = true
+		}
+	}
+	if len(p.waiting) > 0 && !asked && !pending {
+		// They wait for one another in a circle, which is the platform's mistake.
+		for _, o := range p.waiting {
+			if err := p.ask(ctx, o); err != nil {
+				return false, err
+			}
+		}
+	}
+	return len(p.waiting) == 0, nil
+}
+
+func (p *passage) ask(ctx context.Context, o Object) error {
+	token, err := Request(ctx, p.in.Client, o)
+	p.asked[o.Ref] = &request{token: token, fresh: !checksHealth(o)}
+	return err
+}
+
+// done says whether an object has acted on the request: its status repeats the
+// token, or it has applied everything and waits for health, which is Settle's to
+// await. A health check that was under way before says nothing.
+func (r *request) done(o Object) bool {
+	if o.Handled >= r.token {
+		return true
+	}
+	if !checksHealth(o) {
+		r.fresh = true
+		return false
+	}
+	return r.fresh
+}
+
+// members are the objects that the change passes through, in the order found.
+func (p *passage) members(objects []Object) []Object {
+	drawn := map[Ref]bool{}
+	for more := true; more; { // includes may be nested
+		more = false
+		for _, o := range objects {
+			if drawn[o.Ref] || o.Suspended || !passes(o) {
+				continue
+			}
+			direct := o.URL != "" && (p.changed == nil || p.changed(o.URL))
+			if direct || slices.ContainsFunc(o.WaitsFor, func(ref Ref) bool { return drawn[ref] && ref.Kind != "Kustomization" }) {
+				drawn[o.Ref], more = true, true
+			}
+		}
+	}
+	return slices.DeleteFunc(slices.Clone(objects), func(o Object) bool { return !drawn[o.Ref] })
+}
+
+// passes says whether a change is followed through an object: sources and what is
+// made of them. A Helm repository of type oci is a mere address.
+func passes(o Object) bool {
+	switch o.Kind {
+	case "GitRepository", "OCIRepository", "Bucket", "Kustomization":
+		return true
+	case "HelmRepository":
+		return o.Live.Object["status"] != nil || o.Ready != "True"
+	}
+	return false
+}
+
+// upstream lists for each member those that must act before it: what it waits
+// for, and the Kustomization that applies it, which may change what it draws on.
+func upstream(members []Object) map[Ref][]Ref {
+	known := map[Ref]bool{}
+	for _, o := range members {
+		known[o.Ref] = true
+	}
+	out := map[Ref][]Ref{}
+	for _, o := range members {
+		for _, ref := range o.WaitsFor {
+			if known[ref] {
+				out[o.Ref] = append(out[o.Ref], ref)
+			}
+		}
+	}
+	for _, k := range members {
+		// The root Kustomization applies the source that it draws on, and itself:
+		// those act before it.
+		earlier := reached(out, k.Ref)
+		for _, ref := range applied(k) {
+			if known[ref] && !earlier[ref] {
+				out[ref] = append(out[ref], k.Ref)
+			}
+		}
+	}
+	return out
+}
+
+// reached are an object itself and all that it waits for, also through others.
+func reached(edges map[Ref][]Ref, from Ref) map[Ref]bool {
+	out := map[Ref]bool{from: true}
+	for next := []Ref{from}; len(next) > 0; next = next[1:] {
+		for _, ref := range edges[next[0]] {
+			if !out[ref] {
+				out[ref] = true
+				next = append(next, ref)
+			}
+		}
+	}
+	return out
+}
+
+// applied lists what a Kustomization says that it applied.
+func applied(o Object) []Ref {
+	entries, _, _ := unstructured.NestedSlice(o.Live.Object, "status", "inventory", "entries")
+	var out []Ref
+	for _, entry := range entries {
+		fields, _ := entry.(map[string]any)
+		id, _ := fields["id"].(string)
+		if parts := strings.Split(id, "_"); len(parts) == 4 {
+			out = append(out, Ref{Kind: parts[3], Namespace: parts[0], Name: parts[1]})
+		}
+	}
+	return out
 }
 
 func message(o Object) string {

@@ -324,28 +324,42 @@ func TestRequiredInput(t *testing.T) {
 // A change passes through Flux in an order; asking in another hands on what is
 // old. What draws on nothing that has changed is left alone.
 func TestRefreshAsksInOrder(t *testing.T) {
+	inventory := func(ids ...string) string {
+		entries := make([]string, 0, len(ids))
+		for _, id := range ids {
+			entries = append(entries, "{id: flux-system_"+id+"}")
+		}
+		return strings.Replace(ready, "status: {", "status: {inventory: {entries: ["+strings.Join(entries, ", ")+"]}, ", 1)
+	}
+	const source, kustomization = "_source.toolkit.fluxcd.io_GitRepository", "_kustomize.toolkit.fluxcd.io_Kustomization"
 	for _, test := range []struct {
 		name    string
 		changed func(string) bool
 		want    []string
 	}{
-		{"all", nil, []string{"other", "root", "composed", "flux-system", "other", "root", "composed", "app", "last"}},
-		{"what is included", func(url string) bool { return url == "https://github.com/acme/root" }, []string{"root", "composed", "flux-system", "root", "composed"}},
-		{"what includes", func(url string) bool { return url == "https://github.com/acme/composed" }, []string{"composed", "composed", "app"}},
+		// The root Kustomization may change what the others fetch; it applies its own
+		// source too, and that does not wait for it.
+		{"all", nil, []string{"root", "flux-system", "other", "composed", "last", "app"}},
+		{"what is included", func(url string) bool { return url == "https://github.com/acme/other" }, []string{"other", "composed", "last", "app"}},
+		{"what includes", func(url string) bool { return url == "https://github.com/acme/composed" }, []string{"composed", "app"}},
+		{"nothing", func(string) bool { return false }, nil},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			g := NewWithT(t)
 			s := serve(t,
-				kustomizationOf("app", "sourceRef: {kind: GitRepository, name: composed}", ready),
+				kustomizationOf("app", "sourceRef: {kind: GitRepository, name: composed}, dependsOn: [{name: last}]", ready),
 				kustomizationOf("last", "sourceRef: {kind: GitRepository, name: other}", ready),
-				kustomizationOf("flux-system", "sourceRef: {kind: GitRepository, name: root}", ready),
+				kustomizationOf("flux-system", "sourceRef: {kind: GitRepository, name: root}",
+					inventory("flux-system"+kustomization, "root"+source, "other"+source, "composed"+source, "app"+kustomization, "gone"+kustomization, "a__b_rbac_Role")),
 				repository("root", ready),
 				repository("other", ready),
-				strings.Replace(repository("composed", ready), "spec: {", "spec: {include: [{repository: {name: root}}], ", 1),
+				strings.Replace(repository("composed", ready), "spec: {", "spec: {include: [{repository: {name: other}}], ", 1),
+				strings.Replace(repository("sleeping", ready), "spec: {", "spec: {suspend: true, ", 1),
+				kustomizationOf("undisturbed", "sourceRef: {kind: GitRepository, name: sleeping}", ready),
 				kustomizationOf("asleep", "suspend: true, sourceRef: {kind: GitRepository, name: root}", ready),
 				"apiVersion: source.toolkit.fluxcd.io/v1\nkind: HelmRepository\nmetadata: {name: address, namespace: flux-system}\nspec: {type: oci, url: oci://ghcr.io/acme}\n",
 			)
-			for _, name := range []string{"app", "last", "flux-system", "root", "other", "composed"} {
+			for _, name := range []string{"app", "last", "flux-system", "root", "other", "composed", "undisturbed", "sleeping"} {
 				s.become[name] = "Succeeded: done"
 			}
 			got, err := Refresh(t.Context(), SettleInput{Client: s, Timeout: time.Minute, Stall: time.Minute}, test.changed)
@@ -356,9 +370,61 @@ func TestRefreshAsksInOrder(t *testing.T) {
 	}
 }
 
+// Those that wait for one another in a circle are asked all the same: that they
+// do not become ready is for the checks to find.
+func TestRefreshOfACircle(t *testing.T) {
+	g := NewWithT(t)
+	s := serve(t,
+		repository("root", ready),
+		kustomizationOf("a", fromRoot+", dependsOn: [{name: b}]", ready),
+		kustomizationOf("b", fromRoot+", dependsOn: [{name: a}]", ready),
+	)
+	for _, name := range []string{"root", "a", "b"} {
+		s.become[name] = "Succeeded: done"
+	}
+	g.Expect(Propagate(t.Context(), SettleInput{Client: s, Timeout: time.Minute, Stall: time.Minute}, nil)).To(Succeed())
+	g.Expect(s.asked).To(Equal([]string{"root", "a", "b"}))
+}
+
 func TestRefreshNamesWhoDoesNotAct(t *testing.T) {
 	g := NewWithT(t)
-	s := serve(t, repository("root", notReady("GitOperationFailed", "unreachable")))
+	s := serve(t, repository("root", notReady("GitOperationFailed", "unreachable")), kustomizationOf("app", fromRoot, ready))
 	_, err := Refresh(t.Context(), SettleInput{Client: s, Timeout: 2 * pollInterval, Stall: time.Minute}, nil)
-	g.Expect(err).To(MatchError("refresh sources: 1 objects did not act on the request within 400ms:\n  GitRepository flux-system/root is not ready (GitOperationFailed): unreachable"))
+	g.Expect(err).To(MatchError("refresh: 2 objects did not act on the request within 400ms:\n  GitRepository flux-system/root is not ready (GitOperationFailed): unreachable"))
+	stopped, stop := context.WithCancelCause(t.Context())
+	stop(errors.New("interrupted"))
+	_, err = Refresh(stopped, SettleInput{Client: s, Timeout: time.Minute, Stall: time.Minute}, nil)
+	g.Expect(err).To(MatchError("refresh: interrupted"))
+}
+
+// A health check that began before the request is of what was applied before.
+func TestActedOnARequest(t *testing.T) {
+	state := func(handled, message string) Object {
+		return read("Kustomization", decoded(t, kustomizationOf("app", "", fmt.Sprintf(
+			"status: {lastHandledReconcileAt: %q, conditions: [{type: Reconciling, status: 'True', message: %q}]}", handled, message))))
+	}
+	const building, checking = "Building manifests", "Running health checks"
+	for _, test := range []struct {
+		name  string
+		fresh bool
+		seen  []Object
+		want  bool
+	}{
+		{"its status repeats the token", false, []Object{state("2", "")}, true},
+		{"it was asked once more since", false, []Object{state("3", "")}, true},
+		{"it acted on an earlier one", true, []Object{state("1", "")}, false},
+		{"it builds", true, []Object{state("1", building)}, false},
+		{"it waits for health", true, []Object{state("1", checking)}, true},
+		{"it still waits for health", false, []Object{state("1", checking)}, false},
+		{"it waits for health again", false, []Object{state("1", checking), state("1", building), state("1", checking)}, true},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			r := &request{token: "2", fresh: test.fresh}
+			done := false
+			for _, o := range test.seen {
+				done = r.done(o)
+			}
+			NewWithT(t).Expect(done).To(Equal(test.want))
+		})
+	}
 }
