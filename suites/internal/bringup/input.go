@@ -31,7 +31,7 @@ var shipped = []struct{ name, folder, url string }{
 	{policiesName, "policies", "https://github.com/your-org/policies"},
 }
 
-// faultsFolder is where the faults that Options.Overlay names lie.
+// faultsFolder is where the faults that Options.Overlays names lie.
 const faultsFolder = "fixtures/faults"
 
 // Input is what the options lead to, read and validated.
@@ -44,8 +44,8 @@ type Input struct {
 	Folders map[string]string
 	// Names maps such a URL to the repository's name.
 	Names map[string]string
-	// Overlay is the fault that is laid over the repositories; nil: none.
-	Overlay *overlay.Overlay
+	// Overlays are the faults that are laid over the repositories.
+	Overlays []overlay.Overlay
 	// Unanswered says which URLs have no answer, who asks for them and how to map
 	// them; nil when all have one.
 	Unanswered error
@@ -109,7 +109,7 @@ func Read(ctx context.Context, assets fs.FS, options Options, dir string) (Input
 		return in, err
 	}
 	in.Unanswered = in.Platform.Unanswered(in.answered())
-	return in, in.findOverlay(assets, options.Overlay)
+	return in, in.findOverlays(assets, options.Overlays)
 }
 
 // add lets a folder answer for a URL, unless another does already: CONFIG comes
@@ -219,19 +219,21 @@ func (in *Input) narrow(options Options) error {
 	return nil
 }
 
-func (in *Input) findOverlay(assets fs.FS, id string) error {
-	if id == "" {
+func (in *Input) findOverlays(assets fs.FS, ids []string) error {
+	if len(ids) == 0 {
 		return nil
 	}
 	overlays, err := overlay.Load(assets, faultsFolder)
 	if err != nil {
 		return err
 	}
-	i := slices.IndexFunc(overlays, func(o overlay.Overlay) bool { return o.ID == id })
-	if i < 0 {
-		return fmt.Errorf("there is no fault %s", id)
+	for _, id := range ids {
+		i := slices.IndexFunc(overlays, func(o overlay.Overlay) bool { return o.ID == id })
+		if i < 0 {
+			return fmt.Errorf("there is no fault %s", id)
+		}
+		in.Overlays = append(in.Overlays, overlays[i])
 	}
-	in.Overlay = &overlays[i]
 	return nil
 }
 

@@ -79,7 +79,7 @@ func TestReadDefaults(t *testing.T) {
 	g.Expect(in.Environments).To(HaveLen(2))
 	g.Expect(in.Platform.TenantNames()).To(ContainElement("beetle"))
 	g.Expect(in.Unanswered).NotTo(HaveOccurred())
-	g.Expect(in.Overlay).To(BeNil())
+	g.Expect(in.Overlays).To(BeEmpty())
 }
 
 func TestReadNarrows(t *testing.T) {
@@ -96,12 +96,13 @@ func TestReadNarrows(t *testing.T) {
 	g.Expect(in.Environments[0].Name).To(Equal("dev"))
 }
 
-func TestReadFindsTheOverlay(t *testing.T) {
+func TestReadFindsOverlays(t *testing.T) {
 	g := NewWithT(t)
-	in, err := Read(t.Context(), assets, Options{Overlay: "FLT-001"}, t.TempDir())
+	in, err := Read(t.Context(), assets, Options{Overlays: []string{"FLT-001", "FLT-002"}}, t.TempDir())
 	g.Expect(err).NotTo(HaveOccurred())
-	g.Expect(in.Overlay.ID).To(Equal("FLT-001"))
-	_, err = Read(t.Context(), assets, Options{Overlay: "FLT-000"}, t.TempDir())
+	g.Expect(in.Overlays).To(HaveLen(2))
+	g.Expect(in.Overlays[1].ID).To(Equal("FLT-002"))
+	_, err = Read(t.Context(), assets, Options{Overlays: []string{"FLT-000"}}, t.TempDir())
 	g.Expect(err).To(MatchError("there is no fault FLT-000"))
 }
 

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/your-org/flux-platform-conformance/suites/internal/bootstrap"
+	"github.com/your-org/flux-platform-conformance/suites/internal/overlay"
 	"github.com/your-org/flux-platform-conformance/suites/internal/platform"
 	"github.com/your-org/flux-platform-conformance/suites/internal/source"
 )
@@ -115,17 +116,30 @@ func (b *bringUp) snapshot(ctx context.Context, input Input, address, dir string
 		Name: name, URL: address, Folder: input.Folders[address], Dirty: revision.Dirty,
 		Bare: bare, Branch: revision.Branch, Tags: tags, Revision: revision.Base,
 	}
-	if input.Overlay == nil {
-		return r, nil
+	for _, o := range input.Overlays {
+		if _, err := Lay(ctx, r, o); err != nil {
+			return r, err
+		}
 	}
-	files, err := input.Overlay.Change(name, func(file string) ([]byte, error) {
-		return source.ReadFile(ctx, bare, revision.Commit, file)
-	})
-	if err != nil || len(files) == 0 {
-		return r, err
+	return r, nil
+}
+
+// Lay commits what an overlay changes in a repository that is served, and returns
+// the revision before; empty when the overlay does not touch it.
+func Lay(ctx context.Context, r Repository, o overlay.Overlay) (string, error) {
+	if !slices.Contains(o.Touches(), r.Name) {
+		return "", nil
 	}
-	_, err = source.Commit(ctx, bare, revision.Branch, AsChange(files, tags, input.Overlay.ID))
-	return r, err
+	revision, err := source.Head(ctx, r.Bare, r.Branch)
+	if err != nil {
+		return "", err
+	}
+	files, err := o.Change(r.Name, func(file string) ([]byte, error) { return source.ReadFile(ctx, r.Bare, revision, file) })
+	if err != nil {
+		return "", err
+	}
+	_, err = source.Commit(ctx, r.Bare, r.Branch, AsChange(files, r.Tags, o.ID+" "+o.Title))
+	return revision, err
 }
 
 // AsChange is the commit that lays files over a repository; nil content removes

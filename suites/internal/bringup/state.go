@@ -39,9 +39,9 @@ type Options struct {
 	// Environments and Tenants narrow the run; empty: all.
 	Environments []string `json:"environments,omitempty"`
 	Tenants      []string `json:"tenants,omitempty"`
-	// Overlay is the ID of a fault that is laid over the repositories before the
-	// clusters are made; empty: none.
-	Overlay string `json:"overlay,omitempty"`
+	// Overlays are the IDs of faults that are laid over the repositories before the
+	// clusters are made.
+	Overlays []string `json:"overlays,omitempty"`
 }
 
 // State is what suites need to know of a session; it is the payload of its

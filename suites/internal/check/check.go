@@ -40,8 +40,7 @@ var idForm = regexp.MustCompile(`^[A-Z]{2,8}-[0-9]{3}$`)
 // named here comes after them.
 var areaOrder = []string{"BOOT", "TEN", "CFG", "ISO", "POL", "ATK", "GIT", "RES", "SCL", "UPG"}
 
-// Check is one conformance statement. Every field but Needs and Disruptive is
-// required.
+// Check is one conformance statement. Every field but Needs is required.
 type Check struct {
 	// ID is the stable name, AREA-NNN. It never changes and is never reused.
 	ID string `json:"id"`
@@ -60,8 +59,8 @@ type Check struct {
 	Scope Scope `json:"scope"`
 	// Needs lists the capabilities without which the check is NOT_SUPPORTED.
 	Needs []string `json:"needs"`
-	// Disruptive tells that judging changes what is served, and takes it back:
-	// nothing else may be judged meanwhile.
+	// Disruptive says that the check changes what the session serves, and takes it
+	// back: nothing else is judged meanwhile.
 	Disruptive bool `json:"disruptive,omitempty"`
 }
 

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"path"
 	"regexp"
 	"slices"
@@ -94,12 +95,14 @@ type Send struct {
 
 // Expect is what the checks must say under an overlay.
 type Expect struct {
-	// Fails lists the checks that must fail.
-	Fails []string `json:"fails"`
+	// Tenants are those whose outcomes fail, in checks that are judged per tenant;
+	// empty: every tenant's.
+	Tenants []string `json:"tenants,omitempty"`
+	// Fails maps each check that must fail to a fragment of what its failure must
+	// say, in every environment and for every tenant that the overlay names.
+	Fails map[string]string `json:"fails"`
 	// MayFollow lists those that may fail too; all others must pass.
 	MayFollow []string `json:"mayFollow,omitempty"`
-	// Message is a fragment that the failure of the first of Fails must contain.
-	Message string `json:"message"`
 }
 
 var idPattern = regexp.MustCompile(`^[A-Z]{3}-[A-Z]?[0-9]{2,3}$`)
@@ -218,8 +221,10 @@ func Parse(data []byte) (Overlay, error) {
 	if len(o.Expect.Fails) == 0 {
 		problem("expect.fails names no check")
 	}
-	if o.Expect.Message == "" {
-		problem("expect.message is missing: a failure for any reason would do")
+	for _, id := range slices.Sorted(maps.Keys(o.Expect.Fails)) {
+		if o.Expect.Fails[id] == "" {
+			problem("expect.fails.%s has no message: a failure for any reason would do", id)
+		}
 	}
 	for i, p := range o.Patches {
 		if !slices.Contains(Repositories, p.Repository) {
@@ -348,4 +353,28 @@ func (o Overlay) Change(repository string, read func(path string) ([]byte, error
 // In says whether the overlay takes effect in an environment.
 func (o Overlay) In(environment string) bool {
 	return len(o.Environments) == 0 || slices.Contains(o.Environments, environment)
+}
+
+// Meets says whether two overlays change one file, or send one object: they then
+// cannot be on one platform at once.
+func (o Overlay) Meets(other Overlay) bool {
+	mine := o.places()
+	return slices.ContainsFunc(other.places(), func(place string) bool { return slices.Contains(mine, place) })
+}
+
+// places are the files and objects that the overlay changes.
+func (o Overlay) places() []string {
+	var out []string
+	for repository, files := range o.Files {
+		for name := range files {
+			out = append(out, repository+"/"+name)
+		}
+	}
+	for _, p := range o.Patches {
+		out = append(out, p.Repository+"/"+p.Path)
+	}
+	for _, s := range o.Objects {
+		out = append(out, fmt.Sprintf("%s %s %s %v %v", s.Manifest.GetKind(), s.Manifest.GetNamespace(), s.Manifest.GetName(), s.Select, o.Environments))
+	}
+	return out
 }

@@ -5,8 +5,10 @@ import (
 	"context"
 	"encoding/json"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -36,7 +38,7 @@ func suite(t *testing.T) Suite {
 	}
 	registry := &check.Registry{}
 	for _, fault := range faults {
-		for _, id := range append(fault.Expect.Fails, fault.Expect.MayFollow...) {
+		for _, id := range append(slices.Sorted(maps.Keys(fault.Expect.Fails)), fault.Expect.MayFollow...) {
 			if _, known := registry.Get(id); known {
 				continue
 			}

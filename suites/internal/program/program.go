@@ -41,6 +41,8 @@ type program struct {
 	args   []string
 	// executable is what supervisors and judges are started from.
 	executable string
+	// owed are the outcomes of a run without a selection, for «prove».
+	owed []check.Planned
 }
 
 // exit carries an exit code other than 0 that has been explained already.
