@@ -254,9 +254,29 @@ func requireCapabilities(c check.Check, e *environment) {
 	}
 }
 
+// measured names the report entries of a spec that say what it measured.
+const measured = "measured"
+
+// note puts into the spec's outcome what was measured, whatever its result.
+func note(lines ...string) {
+	if len(lines) > 0 {
+		AddReportEntry(measured, strings.Join(lines, "\n"))
+	}
+}
+
+func noted(report SpecReport) string {
+	var lines []string
+	for _, entry := range report.ReportEntries {
+		if entry.Name == measured {
+			lines = append(lines, entry.StringRepresentation())
+		}
+	}
+	return strings.Join(lines, "\n")
+}
+
 // Every spec's end becomes an outcome, whatever way it ended.
 var _ = ReportAfterEach(func(ctx SpecContext, report SpecReport) {
-	o := check.Outcome{Seconds: report.RunTime.Seconds()}
+	o := check.Outcome{Seconds: report.RunTime.Seconds(), Note: noted(report)}
 	for _, label := range report.Labels() {
 		if id, ok := strings.CutPrefix(label, checkLabel); ok {
 			o.Check = id
@@ -314,7 +334,7 @@ func explain(ctx context.Context, o check.Outcome) check.Outcome {
 		if reason := e.unanswered(ctx, o.Found); reason != "" {
 			return check.Outcome{
 				Check: o.Check, Environment: o.Environment, Tenant: o.Tenant, Seconds: o.Seconds,
-				Result: check.NotSupported, Reason: reason,
+				Result: check.NotSupported, Reason: reason, Note: o.Note,
 			}
 		}
 	}

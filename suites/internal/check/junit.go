@@ -36,6 +36,7 @@ type junitCase struct {
 	Failure *junitMessage `xml:"failure"`
 	Error   *junitMessage `xml:"error"`
 	Skipped *junitMessage `xml:"skipped"`
+	Output  string        `xml:"system-out,omitempty"`
 }
 
 type junitMessage struct {
@@ -62,6 +63,7 @@ func (r Report) junit() ([]byte, error) {
 		c := titles[o.Check]
 		entry := junitCase{
 			Class: className(o), Name: strings.TrimSpace(o.Check + " " + c.Title), Time: seconds(o.Seconds),
+			Output: o.Note,
 		}
 		switch o.Result {
 		case Failed:

@@ -49,6 +49,8 @@ type Outcome struct {
 	// Artifacts is the folder with what was dumped on failure, relative to the
 	// report's folder; empty when there is none.
 	Artifacts string `json:"artifacts"`
+	// Note is what was measured, whatever the result; it decides nothing.
+	Note string `json:"note,omitempty"`
 	// Waiver is the one that turned FAILED into WAIVED.
 	Waiver *Waiver `json:"waiver,omitempty"`
 }
@@ -132,6 +134,7 @@ func Describe(c Check, o Outcome) string {
 		{"mend", c.Remedy},
 		{"see", c.Reference},
 		{"artifacts", o.Artifacts},
+		{"measured", o.Note},
 	} {
 		if part.value != "" {
 			fmt.Fprintf(&text, "%s: %s\n", part.name, part.value)

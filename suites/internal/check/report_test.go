@@ -64,6 +64,8 @@ func example(t testing.TB) check.Report {
 	odd := failed("TEN-001", "dev", "sonar")
 	odd.Expected = "Deployment apps/dev-sonar-app, which the Kustomization sonar/sonar of the tenant is expected to apply"
 	odd.Found = "\x1b[31mnothing\x1b[0m\x00 <&>\u202e; last message: cloning https://bot:hunter2@example.org/repo.git with password: hunter2"
+	measured := passed("BOOT-001", "prd", "")
+	measured.Note = "Flux was ready after 4.2 s\nKyverno after 9.1 s"
 	owner := failed("ISO-001", "prd", "")
 	owner.Found = "Service apps/shared is owned by beetle and sonar"
 	report := check.Report{
@@ -127,7 +129,7 @@ func example(t testing.TB) check.Report {
 				return ""
 			}),
 		Outcomes: []check.Outcome{
-			passed("BOOT-001", "dev", ""), passed("BOOT-001", "prd", ""),
+			passed("BOOT-001", "dev", ""), measured,
 			wrongImage, odd, passed("TEN-001", "prd", "beetle"), failed("TEN-001", "prd", "sonar"),
 			needs("dev", "beetle"), needs("dev", "sonar"), needs("prd", "beetle"), needs("prd", "sonar"),
 			owner, passed("POL-001", "", ""),
@@ -302,7 +304,7 @@ func TestJUnit(t *testing.T) {
 		}
 	}
 	g.Expect(elements).To(Equal(map[string]int{
-		"testsuites": 1, "testsuite": 1, "testcase": 14, "failure": 3, "skipped": 6, "error": 1,
+		"testsuites": 1, "testsuite": 1, "testcase": 14, "failure": 3, "skipped": 6, "error": 1, "system-out": 1,
 	}))
 	g.Expect(classes).To(ContainElements("dev", "dev.beetle", "platform", "run"))
 }

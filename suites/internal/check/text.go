@@ -215,6 +215,11 @@ func (t *text) notes() {
 	t.reasons(Waived, func(o Outcome) string {
 		return fmt.Sprintf("until %s: %s", o.Waiver.Expires, o.Waiver.Reason)
 	})
+	for _, o := range t.Outcomes {
+		if o.Note != "" {
+			t.note("measured", fmt.Sprintf("%s (%s): %s", o.Check, where(o.Environment, o.Tenant), o.Note))
+		}
+	}
 	for _, refused := range t.RefusedRequests {
 		t.note("refused", fmt.Sprintf("%s%s%s", refused.URL,
 			prefixed(", asked for by ", refused.Object), prefixed(" in ", refused.Environment)))
