@@ -49,17 +49,20 @@ func TestChanges(t *testing.T) {
 		{
 			"another generation", with(deployment),
 			with("{kind: Deployment, metadata: {namespace: apps, name: d, uid: u, generation: 2, " + labels + "}, spec: {replicas: 2}}"),
-			[]string{"Deployment apps/d of beetle went from generation 1 to 2: spec.replicas: 1, now 2"}, false,
+			[]string{"Deployment apps/d of beetle went from generation 1 to 2: spec.replicas: 1, now 2"},
+			false,
 		},
 		{
 			"other content", with(quota),
 			with("{kind: ResourceQuota, metadata: {namespace: apps, name: q, uid: q}, spec: {a: 1, b: 2, c: 3, d: 4}}"),
-			[]string{"ResourceQuota apps/q of no tenant changed: spec.a: absent, now 1, spec.b: absent, now 2, spec.c: absent, now 3, and 2 more fields"}, false,
+			[]string{"ResourceQuota apps/q of no tenant changed: spec.a: absent, now 1, spec.b: absent, now 2, spec.c: absent, now 3, and 2 more fields"},
+			false,
 		},
 		{
 			"another object of the same name and content", with(service),
 			with("{kind: Service, metadata: {namespace: apps, name: s, uid: s2, " + labels + "}}"),
-			[]string{"Service apps/s of beetle was replaced by another of that name"}, false,
+			[]string{"Service apps/s of beetle was replaced by another of that name"},
+			false,
 		},
 		{
 			"an object of another Kustomization", with(service),
@@ -67,7 +70,8 @@ func TestChanges(t *testing.T) {
 			[]string{
 				`Service apps/s of beetle and sonar changed: metadata.labels.kustomize.toolkit.fluxcd.io/name: "beetle", now "sonar", ` +
 					`metadata.labels.kustomize.toolkit.fluxcd.io/namespace: "beetle", now "sonar"`,
-			}, false,
+			},
+			false,
 		},
 		{"one that went", with(deployment, replicaSet, pod), with(deployment, replicaSet), []string{"Pod apps/p of beetle is gone"}, true},
 		{"one that came", with(service), with(service, endpoints), []string{"Endpoints apps/s of beetle is new"}, true},
