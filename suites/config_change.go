@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"path"
 	"slices"
 	"strings"
@@ -72,8 +73,11 @@ func changesOnly(id string) func(SpecContext, *environment, *platform.Tenant) {
 			Skip(notSupported + f.unsupported)
 		}
 		if f.configMap > 0 && f.template > 0 {
-			note(fmt.Sprintf("new ConfigMap after %.1f s, new pod template after %.1f s, when Flux is asked to look; "+
-				"left to its intervals, within %s", f.configMap.Seconds(), f.template.Seconds(), f.patience))
+			note(fmt.Sprintf("ConfigMap after %.1f s, pod template after %.1f s; unasked within %s",
+				f.configMap.Seconds(), f.template.Seconds(), f.patience))
+		}
+		for _, line := range f.once {
+			note("seen once and not again: " + line)
 		}
 		expectNone(f.problems, "what is not as it should be after %s was changed", f.file)
 	}
@@ -88,6 +92,9 @@ type finding struct {
 	unsupported string
 	file        string
 	problems    []string
+	// once are changes that did not come again when the edit was made again: whoever
+	// made them, it was not the edit.
+	once []string
 	// configMap and template are how long the change took to give the new object,
 	// counted from the commit; 0 when it did not, or was not seen doing so.
 	configMap, template time.Duration
@@ -118,8 +125,7 @@ func (r *run) changeValues(ctx context.Context) (map[place]*finding, error) {
 }
 
 // edits lists what is to be changed, and fills in the places where nothing can
-// be. They come in an order in which neighbours go together well: each of another
-// environment and of another tenant.
+// be. They come in an order in which neighbours go together well.
 func (r *run) edits(found map[place]*finding) []edit {
 	var out []edit
 	chosen := func(id string) bool {
@@ -161,16 +167,14 @@ func (r *run) edits(found map[place]*finding) []edit {
 			names = append(names, name)
 		}
 	}
-	for step := range max(len(names), len(r.environments)) {
-		for i, env := range r.environments {
-			if at := (step + i) % max(len(names), len(r.environments)); at < len(names) {
-				add(ownValue, env, names[at])
-			}
-		}
-	}
-	for _, name := range names {
+	// Step by step another tenant's common value, and beside it, in each environment,
+	// the own value of yet another tenant.
+	for step := range names {
 		for _, env := range r.environments {
-			add(commonValue, env, name)
+			add(commonValue, env, names[step])
+		}
+		for i, env := range r.environments {
+			add(ownValue, env, names[(step+1+i)%len(names)])
 		}
 	}
 	return out
@@ -285,21 +289,29 @@ func patience(tenant *platform.Tenant, value platform.Value) time.Duration {
 	return out
 }
 
-// together groups edits into rounds, one commit each: in a round at most one of
-// them arrives in each environment, and no tenant has two, so that what changes is
-// known to be of one, or of none.
-func together(edits []edit) [][]edit {
+// together groups edits into rounds, one commit each. A round changes no tenant
+// twice, no file twice, and in no environment more than half of the tenants, so
+// that there are always others that must stay as they are, the same tenant in the
+// other environments among them.
+func together(edits []edit, tenants map[string]int) [][]edit {
 	var out [][]edit
 	for _, e := range edits {
 		i := slices.IndexFunc(out, func(round []edit) bool {
-			return !slices.ContainsFunc(round, func(other edit) bool {
-				for environment := range other.arrives {
-					if _, both := e.arrives[environment]; both {
-						return true
-					}
+			arriving := map[string]int{}
+			for _, other := range round {
+				if other.tenant == e.tenant || other.file == e.file && other.repository.Name == e.repository.Name {
+					return false
 				}
-				return other.tenant == e.tenant
-			})
+				for environment := range other.arrives {
+					arriving[environment]++
+				}
+			}
+			for environment := range e.arrives {
+				if arriving[environment] >= max(1, (tenants[environment]+1)/2) {
+					return false
+				}
+			}
+			return true
 		})
 		if i < 0 {
 			out = append(out, nil)
@@ -332,6 +344,7 @@ type experiment struct {
 	heads map[string]string
 	// changed says which sources may have changed.
 	changed func(url string) bool
+	rounds  int
 }
 
 // site is one environment during the experiment.
@@ -341,14 +354,16 @@ type site struct {
 	namespaces []string
 	// tenants maps a Kustomization (namespace/name) to its tenant.
 	tenants map[string]string
-	// kinds are those of the objects in the namespaces.
-	kinds []schema.GroupVersionKind
-	// objects and snapshot are what was there before the present round.
+	// kinds are those of the objects that were in the namespaces at first, workloads
+	// those of the tenants' that have pods.
+	kinds     []schema.GroupVersionKind
+	workloads []string
+	// objects and snapshot are what was there when last looked at.
 	objects  []*unstructured.Unstructured
 	snapshot state.Snapshot
-	// configMaps are the names of those that were there at first.
+	// configMaps are those that were there at first.
 	configMaps []client.ObjectKey
-	// moved are the tenants whose pods an earlier round has replaced.
+	// moved are the tenants whose pods a round has replaced, and perhaps still does.
 	moved   []string
 	lookout lookout
 }
@@ -364,19 +379,13 @@ func (x *experiment) make(ctx context.Context) (err error) {
 	}
 	watching, stop := context.WithCancel(ctx)
 	defer stop()
+	tenants := map[string]int{}
 	for _, env := range x.run.all {
 		timeouts := x.run.timeouts
+		tenants[env.Name] = len(env.Tenants)
 		x.sites = append(x.sites, &site{env: env, settle: bootstrap.SettleInput{Client: env.client, Timeout: timeouts.BringUp, Stall: timeouts.Stall}})
 	}
-	// What has drifted is put right before anything is changed: else the first
-	// commit would seem to have done it.
-	err = x.everywhere(ctx, func(ctx context.Context, s *site) error {
-		if err := bootstrap.Propagate(ctx, s.settle, x.changed); err != nil {
-			return err
-		}
-		return s.begin(ctx, watching)
-	})
-	if err != nil {
+	if err := x.everywhere(ctx, func(ctx context.Context, s *site) error { return s.begin(ctx, watching) }); err != nil {
 		return err
 	}
 	defer func() {
@@ -385,13 +394,12 @@ func (x *experiment) make(ctx context.Context) (err error) {
 		defer cancel()
 		err = errors.Join(err, x.takeBack(back))
 	}()
-	rounds := together(edits)
-	for i, round := range rounds {
-		if err := x.round(ctx, round, i+1, i == len(rounds)-1); err != nil {
+	for _, round := range together(edits, tenants) {
+		if err := x.judge(ctx, round, false); err != nil {
 			return err
 		}
 	}
-	return nil
+	return x.everywhere(ctx, x.newKinds)
 }
 
 // everywhere does something in all environments of the session at once.
@@ -408,48 +416,112 @@ func (x *experiment) everywhere(ctx context.Context, do func(context.Context, *s
 	return group.Wait()
 }
 
-// round commits the edits at once and judges what came of it.
-func (x *experiment) round(ctx context.Context, edits []edit, number int, last bool) error {
-	marks, err := x.commit(ctx, edits, number)
-	if err != nil {
+// judge makes a round of edits. Where more has changed than they explain, they are
+// made again, in halves, until it is known whose doing it is: what does not come
+// again, like drift that a reconciliation has put right, is nobody's.
+func (x *experiment) judge(ctx context.Context, edits []edit, again bool) error {
+	strange, err := x.round(ctx, edits)
+	if err != nil || len(strange) == 0 {
 		return err
+	}
+	if len(edits) == 1 && again {
+		for _, o := range strange {
+			for _, f := range x.answers(edits[0], o.environment) {
+				f.problems = append(f.problems, o.String())
+			}
+		}
+		return nil
+	}
+	halves := [][]edit{edits}
+	if len(edits) > 1 {
+		halves = [][]edit{edits[:len(edits)/2], edits[len(edits)/2:]}
+	}
+	for _, half := range halves {
+		if err := x.judge(ctx, half, true); err != nil {
+			return err
+		}
+	}
+	for _, o := range strange {
+		var answers []*finding
+		for _, e := range edits {
+			answers = append(answers, x.answers(e, o.environment)...)
+		}
+		if slices.ContainsFunc(answers, func(f *finding) bool { return len(f.problems) > 0 }) {
+			continue // it is known whose it is
+		}
+		for _, f := range answers {
+			f.once = append(f.once, o.String())
+		}
+	}
+	return nil
+}
+
+// odd is a change that no edit explains.
+type odd struct{ environment, what string }
+
+func (o odd) String() string { return fmt.Sprintf("in %s, %s", o.environment, o.what) }
+
+// answers are the findings that an edit's effect in an environment belongs to: the
+// one of that environment, or, where the edit is not judged there, those of the
+// others.
+func (x *experiment) answers(e edit, environment string) []*finding {
+	if f := x.found[place{e.check, environment, e.tenant}]; f != nil && f.unsupported == "" {
+		return []*finding{f}
+	}
+	var out []*finding
+	for arrives := range e.arrives {
+		if f := x.found[place{e.check, arrives, e.tenant}]; f != nil {
+			out = append(out, f)
+		}
+	}
+	return out
+}
+
+// round commits the edits at once, takes down what has not come of them that must,
+// and returns what else has changed.
+func (x *experiment) round(ctx context.Context, edits []edit) (strange []odd, err error) {
+	marks, err := x.commit(ctx, edits)
+	if err != nil {
+		return nil, err
 	}
 	committed := time.Now()
 	var mu sync.Mutex
-	return x.everywhere(ctx, func(ctx context.Context, s *site) error {
-		var here *edit
-		for i := range edits {
-			if _, arrives := edits[i].arrives[s.env.Name]; arrives {
-				here = &edits[i]
+	err = x.everywhere(ctx, func(ctx context.Context, s *site) error {
+		var here []edit
+		for _, e := range edits {
+			if _, arrives := e.arrives[s.env.Name]; arrives {
+				here = append(here, e)
 			}
 		}
-		arrival, err := x.pass(ctx, s, here, marks, committed)
+		delays, err := x.pass(ctx, s, here, marks, committed)
 		if err != nil {
 			return err
 		}
-		before := s.snapshot
-		if err := s.look(ctx, last); err != nil {
+		objects, before := s.objects, s.snapshot
+		if err := s.look(ctx, false); err != nil {
 			return err
 		}
 		mu.Lock()
 		defer mu.Unlock()
-		if here != nil {
-			if f := x.found[place{here.check, s.env.Name, here.tenant}]; f != nil {
-				f.configMap, f.template = arrival.configMap, arrival.template
-				problems, err := s.arrived(ctx, *here, before, marks[here.file])
-				if err != nil {
-					return err
-				}
-				f.problems = append(f.problems, problems...)
+		for i, e := range here {
+			problems, more, err := s.arrived(ctx, e, objects, before, marks[e.file])
+			if err != nil {
+				return err
 			}
+			if f := x.found[place{e.check, s.env.Name, e.tenant}]; f != nil {
+				f.problems, f.configMap, f.template = problems, delays[i].configMap, delays[i].template
+			}
+			strange = append(strange, more...)
 		}
-		x.blame(s, edits, here, before)
+		strange = append(strange, s.unexplained(here, before)...)
 		return nil
 	})
+	return strange, err
 }
 
 // commit appends a mark to each edit's file, and returns the marks by file.
-func (x *experiment) commit(ctx context.Context, edits []edit, number int) (map[string]string, error) {
+func (x *experiment) commit(ctx context.Context, edits []edit) (map[string]string, error) {
+	x.rounds++
 	marks := map[string]string{}
 	files := map[string]map[string][]byte{}
 	for _, e := range edits {
@@ -464,7 +536,7 @@ func (x *experiment) commit(ctx context.Context, edits []edit, number int) (map[
 		if err != nil {
 			return nil, err
 		}
-		marks[e.file] = mark(e.file, content, number)
+		marks[e.file] = mark(e.file, content, x.rounds)
 		if files[e.repository.Name] == nil {
 			files[e.repository.Name] = map[string][]byte{}
 		}
@@ -472,7 +544,7 @@ func (x *experiment) commit(ctx context.Context, edits []edit, number int) (map[
 	}
 	for name, changed := range files {
 		repository, _ := x.run.view.State.Repository(name)
-		change := bringup.AsChange(changed, repository.Tags, fmt.Sprintf("Change values for a check, round %d", number))
+		change := bringup.AsChange(changed, repository.Tags, fmt.Sprintf("Change values for a check, round %d", x.rounds))
 		if _, err := source.Commit(ctx, repository.Bare, repository.Branch, change); err != nil {
 			return nil, err
 		}
@@ -483,68 +555,73 @@ func (x *experiment) commit(ctx context.Context, edits []edit, number int) (map[
 // arrivalTime bounds how long a watch is behind what has been applied.
 const arrivalTime = time.Second
 
-// arrival is how long an edit took.
-type arrival struct{ configMap, template time.Duration }
+// delay is how long an edit took; 0 where it was not seen to arrive.
+type delay struct{ configMap, template time.Duration }
 
 // pass has Flux look at the commit. An edit that should have arrived and has not
 // gets a second chance: a controller may have read its cache a moment too early.
-func (x *experiment) pass(ctx context.Context, s *site, here *edit, marks map[string]string, committed time.Time) (arrival, error) {
-	var a arrival
+func (x *experiment) pass(ctx context.Context, s *site, here []edit, marks map[string]string, committed time.Time) ([]delay, error) {
+	delays := make([]delay, len(here))
 	for range 2 {
 		if err := bootstrap.Propagate(ctx, s.settle, x.changed); err != nil {
-			return a, err
-		}
-		if here == nil {
-			return a, nil
+			return nil, err
 		}
 		err := wait.PollUntilContextTimeout(ctx, 20*time.Millisecond, arrivalTime, true, func(context.Context) (bool, error) {
-			a = s.seen(*here, marks[here.file], committed)
-			return a.configMap > 0 && a.template > 0, nil
+			for i, e := range here {
+				delays[i] = s.seen(e, marks[e.file], committed)
+			}
+			return !slices.ContainsFunc(delays, func(d delay) bool { return d.configMap == 0 || d.template == 0 }), nil
 		})
 		if err == nil || ctx.Err() != nil {
-			return a, context.Cause(ctx)
+			return delays, context.Cause(ctx)
 		}
 	}
-	return a, nil
+	return delays, nil
 }
 
-// blame adds what has changed in an environment and should not have. It is the
-// doing of the edit that arrived there, or, where none did, of any of the round.
-func (x *experiment) blame(s *site, edits []edit, here *edit, before state.Snapshot) {
-	suspects := edits
-	if here != nil {
-		suspects = []edit{*here}
+// unexplained lists what has changed in an environment and is not the work of the
+// edits that arrived there: a ConfigMap and what runs with it, of that tenant.
+func (s *site) unexplained(here []edit, before state.Snapshot) []odd {
+	edited := func(owner string) bool {
+		return slices.ContainsFunc(here, func(e edit) bool { return e.tenant == owner })
+	}
+	var out []odd
+	for _, change := range state.Changes(before, s.snapshot) {
+		kind, _, _ := strings.Cut(change.Object, " ")
+		rolls := change.Derived || kind == configMap.Kind || slices.Contains(s.workloads, kind)
+		for _, owner := range change.Owners {
+			if rolls && edited(owner) || change.Derived && slices.Contains(s.moved, owner) {
+				continue
+			}
+			out = append(out, odd{s.env.Name, change.String()})
+			break
+		}
+	}
+	for _, e := range here {
+		s.moved = append(s.moved, e.tenant)
+	}
+	return out
+}
+
+// newKinds looks whether objects have come of a kind that was not there before,
+// which the rounds have not listed.
+func (x *experiment) newKinds(ctx context.Context, s *site) error {
+	before := s.snapshot
+	if err := s.look(ctx, true); err != nil {
+		return err
 	}
 	for _, change := range state.Changes(before, s.snapshot) {
-		if !slices.ContainsFunc(change.Owners, func(owner string) bool {
-			return (here == nil || owner != here.tenant) && (!change.Derived || !slices.Contains(s.moved, owner))
-		}) {
+		kind, _, _ := strings.Cut(change.Object, " ")
+		if slices.ContainsFunc(s.kinds, func(known schema.GroupVersionKind) bool { return known.Kind == kind }) {
 			continue
 		}
-		for _, e := range suspects {
-			for _, f := range x.answers(e, s.env.Name) {
-				f.problems = append(f.problems, fmt.Sprintf("in %s, %s", s.env.Name, change))
+		for place, f := range x.found {
+			if place.environment == s.env.Name && f.unsupported == "" {
+				f.problems = append(f.problems, odd{s.env.Name, change.String()}.String())
 			}
 		}
 	}
-	if here != nil {
-		s.moved = append(s.moved, here.tenant)
-	}
-}
-
-// answers are the findings that an edit's effect in an environment belongs to: the
-// one of that environment, or, where that is not judged, those of the others.
-func (x *experiment) answers(e edit, environment string) []*finding {
-	if f := x.found[place{e.check, environment, e.tenant}]; f != nil && f.unsupported == "" {
-		return []*finding{f}
-	}
-	var out []*finding
-	for arrives := range e.arrives {
-		if f := x.found[place{e.check, arrives, e.tenant}]; f != nil {
-			out = append(out, f)
-		}
-	}
-	return out
+	return nil
 }
 
 // takeBack lets the repositories be as they were, and waits until the clusters
@@ -601,7 +678,7 @@ func (s *site) begin(ctx, watching context.Context) error {
 		}
 		for _, o := range tenant.Objects {
 			if podTemplate(o.Unstructured) != "" && !slices.Contains(kinds, o.GroupVersionKind()) {
-				kinds = append(kinds, o.GroupVersionKind())
+				kinds, s.workloads = append(kinds, o.GroupVersionKind()), append(s.workloads, o.GetKind())
 			}
 		}
 	}
@@ -698,35 +775,65 @@ func (s *site) runs(o *unstructured.Unstructured, e edit, name string) bool {
 }
 
 // seen is how long after the commit an edit gave what it must.
-func (s *site) seen(e edit, mark string, committed time.Time) arrival {
-	var a arrival
+func (s *site) seen(e edit, mark string, committed time.Time) delay {
+	var d delay
 	made, at := s.lookout.first(committed, func(o *unstructured.Unstructured) bool { return s.holds(o, e, mark) && isNew(o, s.snapshot) })
 	if made == nil {
-		return a
+		return d
 	}
-	a.configMap = at.Sub(committed)
+	d.configMap = at.Sub(committed)
 	if template, at := s.lookout.first(committed, func(o *unstructured.Unstructured) bool { return s.runs(o, e, made.GetName()) }); template != nil {
-		a.template = at.Sub(committed)
+		d.template = at.Sub(committed)
 	}
-	return a
+	return d
 }
 
-// arrived says what is wrong with what an edit has led to.
-func (s *site) arrived(ctx context.Context, e edit, before state.Snapshot, mark string) ([]string, error) {
+// arrived says what an edit has not led to that it must, and what is odd about
+// what it has led to.
+func (s *site) arrived(ctx context.Context, e edit, objects []*unstructured.Unstructured, before state.Snapshot, mark string) (problems []string, strange []odd, err error) {
 	key := e.arrives[s.env.Name].Key
 	i := slices.IndexFunc(s.objects, func(o *unstructured.Unstructured) bool { return s.holds(o, e, mark) && isNew(o, before) })
 	if i < 0 {
-		if old := slices.IndexFunc(s.objects, func(o *unstructured.Unstructured) bool { return s.holds(o, e, mark) }); old >= 0 {
-			return []string{fmt.Sprintf("ConfigMap %s has the changed %s under its old name: pods that run are not replaced", s.objects[old].GetName(), key)}, nil
+		if at := slices.IndexFunc(s.objects, func(o *unstructured.Unstructured) bool { return s.holds(o, e, mark) }); at >= 0 {
+			return []string{fmt.Sprintf("ConfigMap %s has the changed %s under its old name: pods that run are not replaced", s.objects[at].GetName(), key)}, nil, nil
 		}
 		why, err := s.hindered(ctx, e.tenant)
-		return append([]string{fmt.Sprintf("no new ConfigMap of %s holds the changed file as %s", e.tenant, key)}, why...), err
+		return append([]string{fmt.Sprintf("no new ConfigMap of %s holds the changed file as %s", e.tenant, key)}, why...), nil, err
 	}
-	name := s.objects[i].GetName()
-	if !slices.ContainsFunc(s.objects, func(o *unstructured.Unstructured) bool { return s.runs(o, e, name) && len(o.GetOwnerReferences()) == 0 }) {
-		return []string{fmt.Sprintf("no pod template of %s names the new ConfigMap %s", e.tenant, name)}, nil
+	made := s.objects[i]
+	i = slices.IndexFunc(objects, func(o *unstructured.Unstructured) bool { return s.tenantOf(o) == e.tenant && grew(o, made, key, mark) })
+	if i < 0 {
+		strange = append(strange, odd{s.env.Name, fmt.Sprintf("ConfigMap %s of %s holds more changes than that of its %s", made.GetName(), e.tenant, key)})
 	}
-	return nil, nil
+	runs := false
+	for _, o := range s.objects {
+		if !s.runs(o, e, made.GetName()) || len(o.GetOwnerReferences()) > 0 {
+			continue
+		}
+		runs = true
+		at := slices.IndexFunc(objects, func(was *unstructured.Unstructured) bool { return was.GetUID() == o.GetUID() })
+		if i >= 0 && at >= 0 && strings.ReplaceAll(podTemplate(objects[at]), objects[i].GetName(), made.GetName()) != podTemplate(o) {
+			strange = append(strange, odd{s.env.Name, fmt.Sprintf("the pod template of %s %s of %s has changed in more than the ConfigMap's name", o.GetKind(), o.GetName(), e.tenant)})
+		}
+	}
+	if !runs {
+		problems = append(problems, fmt.Sprintf("no pod template of %s names the new ConfigMap %s", e.tenant, made.GetName()))
+	}
+	return problems, strange, nil
+}
+
+// grew says whether one ConfigMap is another with a mark at the end of a key.
+func grew(was, is *unstructured.Unstructured, key, mark string) bool {
+	if was.GroupVersionKind() != configMap {
+		return false
+	}
+	old, _, _ := unstructured.NestedStringMap(was.Object, "data")
+	data, _, _ := unstructured.NestedStringMap(is.Object, "data")
+	if data[key] != old[key]+mark {
+		return false
+	}
+	data[key] = old[key]
+	return maps.Equal(old, data)
 }
 
 // hindered says which of a tenant's Flux objects a change does not pass.
