@@ -7,12 +7,15 @@ import (
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
+	"golang.org/x/sync/errgroup"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/discovery"
 	"k8s.io/client-go/dynamic"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/your-org/flux-platform-conformance/suites/internal/bootstrap"
 	"github.com/your-org/flux-platform-conformance/suites/internal/check"
@@ -31,15 +34,7 @@ var _ = perEnvironment(check.Check{
 }, func(ctx SpecContext, env *environment) {
 	flux, err := bootstrap.Observe(ctx, env.client)
 	Expect(err).NotTo(HaveOccurred())
-	in := state.OwnersInput{Inventories: map[string][]string{}, Tenants: map[string]string{}, TenantLabel: platform.TenantLabel}
-	for _, o := range flux {
-		entries, _, _ := unstructured.NestedSlice(o.Live.Object, "status", "inventory", "entries")
-		for _, entry := range entries {
-			fields, _ := entry.(map[string]any)
-			id, _ := fields["id"].(string)
-			in.Inventories[o.Namespace+"/"+o.Name] = append(in.Inventories[o.Namespace+"/"+o.Name], id)
-		}
-	}
+	in := state.OwnersInput{Inventories: inventories(flux), Tenants: map[string]string{}, TenantLabel: platform.TenantLabel}
 	for _, tenant := range env.Tenants {
 		for _, k := range tenant.Kustomizations {
 			in.Tenants[k.GetNamespace()+"/"+k.GetName()] = tenant.Name
@@ -56,11 +51,38 @@ var _ = perEnvironment(check.Check{
 		}
 		owned[o.Owner]++
 	}
+	// A policy may refuse the second one, and nothing shows in the cluster but that
+	// its tenant is not ready.
+	for _, problem := range env.view.Platform.Problems {
+		if problem.Environment == env.Name && problem.Conflict() && len(problem.Tenants) > 0 {
+			problems = append(problems, problem.Error())
+		}
+	}
 	expectNone(problems, "objects without exactly one owner")
+	// Of a tenant that is not ready its own checks say why.
 	for _, tenant := range env.Tenants {
-		Expect(owned[tenant.Name]).To(BeNumerically(">", 0), "objects of %s", tenant.Name)
+		if len(unready(tenant, flux)) == 0 {
+			Expect(owned[tenant.Name]).To(BeNumerically(">", 0), "objects of %s", tenant.Name)
+		}
 	}
 })
+
+// inventories are what each Kustomization (namespace/name) says it applied.
+func inventories(flux []bootstrap.Object) map[string][]string {
+	out := map[string][]string{}
+	for _, o := range flux {
+		if o.Kind != "Kustomization" {
+			continue
+		}
+		entries, _, _ := unstructured.NestedSlice(o.Live.Object, "status", "inventory", "entries")
+		for _, entry := range entries {
+			fields, _ := entry.(map[string]any)
+			id, _ := fields["id"].(string)
+			out[o.Namespace+"/"+o.Name] = append(out[o.Namespace+"/"+o.Name], id)
+		}
+	}
+	return out
+}
 
 // shared lists all objects of the namespaces that tenants' workloads go to, each
 // namespace once however many tenants share it.
@@ -81,6 +103,9 @@ func shared(ctx context.Context, env *environment) ([]*unstructured.Unstructured
 	return out, nil
 }
 
+// atOnce is how many requests a check makes of one API server at a time.
+const atOnce = 8
+
 // everything lists all objects of a namespace, of every kind that the server
 // lists, once each.
 func everything(ctx context.Context, env *environment, namespace string) ([]*unstructured.Unstructured, error) {
@@ -96,31 +121,45 @@ func everything(ctx context.Context, env *environment, namespace string) ([]*uns
 	if err != nil {
 		return nil, fmt.Errorf("list %s: %w", namespace, err)
 	}
-	var out []*unstructured.Unstructured
-	seen := map[string]bool{}
+	var resources []schema.GroupVersionResource
 	for _, list := range lists {
 		version, err := schema.ParseGroupVersion(list.GroupVersion)
 		if err != nil {
 			return nil, fmt.Errorf("list the kinds of the server: %w", err)
 		}
 		for _, resource := range list.APIResources {
-			if !slices.Contains(resource.Verbs, "list") || version.Group == "metrics.k8s.io" {
-				continue
+			if slices.Contains(resource.Verbs, "list") && version.Group != "metrics.k8s.io" {
+				resources = append(resources, version.WithResource(resource.Name))
 			}
-			objects, err := c.Resource(version.WithResource(resource.Name)).Namespace(namespace).List(ctx, metav1.ListOptions{})
+		}
+	}
+	found := make([][]unstructured.Unstructured, len(resources))
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(atOnce)
+	for i, resource := range resources {
+		group.Go(func() error {
+			objects, err := c.Resource(resource).Namespace(namespace).List(ctx, metav1.ListOptions{})
 			if apierrors.IsNotFound(err) || apierrors.IsMethodNotSupported(err) {
-				continue
+				return nil
 			}
 			if err != nil {
-				return nil, fmt.Errorf("list %s in %s: %w", resource.Name, namespace, err)
+				return fmt.Errorf("list %s in %s: %w", resource.Resource, namespace, err)
 			}
-			for i := range objects.Items {
-				object := &objects.Items[i]
-				// Some kinds are served by two groups: an object is one by its UID.
-				if key := string(object.GetUID()); !seen[key] {
-					seen[key] = true
-					out = append(out, object)
-				}
+			found[i] = objects.Items
+			return nil
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return nil, err
+	}
+	var out []*unstructured.Unstructured
+	seen := map[types.UID]bool{}
+	for i := range found {
+		for j := range found[i] {
+			// Some kinds are served by two groups: an object is one by its UID.
+			if object := &found[i][j]; !seen[object.GetUID()] {
+				seen[object.GetUID()] = true
+				out = append(out, object)
 			}
 		}
 	}
@@ -149,17 +188,76 @@ var _ = perEnvironment(check.Check{
 	}
 	Expect(services).NotTo(BeEmpty(), "Services of the tenants")
 	Expect(workloads).NotTo(BeEmpty(), "workloads of the tenants")
-	var wide []string
+	var problems []string
 	for _, service := range services {
+		kind, _, _ := unstructured.NestedString(service.Object, "spec", "type")
 		selector, _, _ := unstructured.NestedStringMap(service.Object, "spec", "selector")
-		if tenant := service.GetLabels()[platform.TenantLabel]; selector[platform.TenantLabel] != tenant {
-			wide = append(wide, fmt.Sprintf("Service %s of %q selects %v, without its tenant", service.GetName(), tenant, selector))
+		tenant := service.GetLabels()[platform.TenantLabel]
+		if kind != "ExternalName" && selector[platform.TenantLabel] != tenant {
+			problems = append(problems, fmt.Sprintf("Service %s of %q selects %v, without its tenant", service.GetName(), tenant, selector))
 		}
 	}
-	expectNone(wide, "selectors that do not name the tenant")
-	var crossings []string
 	for _, crossing := range state.SelectorCrossings(services, workloads, platform.TenantLabel) {
-		crossings = append(crossings, crossing.String())
+		problems = append(problems, crossing.String())
 	}
-	expectNone(crossings, "selectors that cross tenants")
+	expectNone(problems, "selectors that do not stay with their tenant")
+})
+
+var _ = perTenant(check.Check{
+	ID:    "ISO-003",
+	Title: "the inventory, the labels and the field managers of the tenant's objects agree that its Kustomization alone applied them",
+	Why: "a field that somebody else wrote is not in Git: Flux leaves it alone unless it is declared, and no commit " +
+		"tells how it came there; what another Kustomization applied is the other's to delete",
+	Remedy:    "find the manager in metadata.managedFields of the object; put the field into the repository, or delete the object and let Flux apply it anew",
+	Reference: "https://kubernetes.io/docs/reference/using-api/server-side-apply/#field-management",
+	Level:     check.Core,
+}, func(ctx SpecContext, env *environment, tenant *platform.Tenant) {
+	Expect(tenant.Objects).NotTo(BeEmpty(), "the platform declares no object for this tenant")
+	flux, err := bootstrap.Observe(ctx, env.client)
+	Expect(err).NotTo(HaveOccurred())
+	applied := inventories(flux)
+	found := 0
+	var problems []string
+	for _, declared := range tenant.Objects {
+		live := &unstructured.Unstructured{}
+		live.SetGroupVersionKind(declared.GroupVersionKind())
+		if err := env.client.Get(ctx, client.ObjectKeyFromObject(declared.Unstructured), live); apierrors.IsNotFound(err) {
+			continue // that it is missing is not said here
+		} else if err != nil {
+			problems = append(problems, fmt.Sprintf("%s: %s", declared, err))
+			continue
+		}
+		found++
+		list, err := state.AppliedProblems(state.AppliedInput{
+			Declared: declared.Unstructured, Live: live, Inventories: applied,
+			Kustomization: declared.Owner.GetNamespace() + "/" + declared.Owner.GetName(),
+		})
+		Expect(err).NotTo(HaveOccurred())
+		for _, problem := range list {
+			problems = append(problems, fmt.Sprintf("%s: %s", declared, problem))
+		}
+	}
+	expectNone(problems, "objects of %s that are not its Kustomization's alone", tenant.Name)
+	Expect(found).NotTo(BeZero(), "none of the declared objects is in the cluster")
+})
+
+var _ = perEnvironment(check.Check{
+	ID:    "ISO-004",
+	Title: "no object in the tenants' shared namespaces names one of another tenant, or one that does not exist",
+	Why: "in a shared namespace a name is all it takes to mount another tenant's values, credentials or data, or to " +
+		"lead requests to its Service; and what a name without an object will mean is up to whoever makes one",
+	Remedy:    "name an object of the tenant's own; mark what may be missing as optional; let a policy refuse other tenants' names",
+	Reference: "https://kubernetes.io/docs/concepts/security/multi-tenancy/",
+	Level:     check.Core,
+}, func(ctx SpecContext, env *environment) {
+	// A pod of an earlier rollout names what Flux has already pruned.
+	for _, tenant := range env.Tenants {
+		rolledOut(ctx, env, tenant)
+	}
+	objects, err := shared(ctx, env)
+	Expect(err).NotTo(HaveOccurred())
+	problems, followed, err := state.ReferenceCrossings(objects, platform.TenantLabel)
+	Expect(err).NotTo(HaveOccurred())
+	expectNone(problems, "names that lead out of their tenant")
+	Expect(followed).NotTo(BeZero(), "no object with a tenant's label names another object")
 })

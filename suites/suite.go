@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"sync/atomic"
+	"time"
 
 	. "github.com/onsi/ginkgo/v2"
 	"github.com/onsi/ginkgo/v2/types"
@@ -19,7 +20,6 @@ import (
 	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
-	"github.com/your-org/flux-platform-conformance/suites/internal/bootstrap"
 	"github.com/your-org/flux-platform-conformance/suites/internal/bringup"
 	"github.com/your-org/flux-platform-conformance/suites/internal/check"
 	"github.com/your-org/flux-platform-conformance/suites/internal/platform"
@@ -43,6 +43,8 @@ type run struct {
 	tenants  []string
 	recorder *check.Recorder
 	timeouts platform.Timeouts
+	// inForce is when every policy that was there before the run is in force.
+	inForce time.Time
 	// changed is the experiment that changes values; nil until a spec asks.
 	changed *experiment
 }
@@ -68,27 +70,6 @@ func (e *environment) as(user string, groups ...string) (client.Client, error) {
 		return nil, fmt.Errorf("connect to %s as %s: %w", e.Name, user, err)
 	}
 	return c, nil
-}
-
-// fluxWords are what Flux says of the Kustomizations of a tenant that are not
-// ready: where an object is missing, they say why.
-func (e *environment) fluxWords(ctx context.Context, tenant *platform.Tenant) ([]string, error) {
-	objects, err := bootstrap.Observe(ctx, e.client)
-	if err != nil {
-		return nil, err
-	}
-	var out []string
-	for _, k := range tenant.Kustomizations {
-		ref := bootstrap.Ref{Kind: k.GetKind(), Namespace: k.GetNamespace(), Name: k.GetName()}
-		i := slices.IndexFunc(objects, func(o bootstrap.Object) bool { return o.Ref == ref })
-		switch {
-		case i < 0:
-			out = append(out, ref.String()+" is not in the cluster")
-		case !objects[i].Current():
-			out = append(out, fmt.Sprintf("%s is not ready (%s): %s", ref, objects[i].Reason, objects[i].Message))
-		}
-	}
-	return out, nil
 }
 
 // unanswered names the webhook that a failure speaks of when only simulated pods
@@ -125,6 +106,7 @@ func attach(view *bringup.View, selection program.Selection, runFolder string) (
 		return nil, err
 	}
 	r := &run{view: view, checks: checks, tenants: selection.Tenants, recorder: recorder, timeouts: view.Timeouts()}
+	r.inForce = time.Now().Add(r.timeouts.Effective)
 	for _, declared := range view.Platform.Environments {
 		state, up := view.State.Environment(declared.Name)
 		if !up {
@@ -222,6 +204,7 @@ func perTenant(c check.Check, body func(SpecContext, *environment, *platform.Ten
 				}
 				It(fmt.Sprintf("for %s in %s", tenant.Name, e.Name), Label(environmentLabel+e.Name, tenantLabel+tenant.Name), func(ctx SpecContext) {
 					requireCapabilities(c, e)
+					requireDeclared(ctx, e, tenant)
 					body(ctx, e, tenant)
 				}, limits(c))
 			}
@@ -397,8 +380,13 @@ func judge(_ context.Context, view *bringup.View, selection program.Selection, r
 func expectNone(findings []string, what string, args ...any) {
 	GinkgoHelper()
 	if len(findings) > 0 {
-		Fail(fmt.Sprintf(what, args...) + ":\n- " + strings.Join(findings, "\n- "))
+		Fail(listed(findings, what, args...))
 	}
+}
+
+// listed are findings one a line, below what they are.
+func listed(findings []string, what string, args ...any) string {
+	return fmt.Sprintf(what, args...) + ":\n- " + strings.Join(findings, "\n- ")
 }
 
 // configure sets what all specs of a run have in common, and returns how Ginkgo is

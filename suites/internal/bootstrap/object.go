@@ -3,6 +3,7 @@ package bootstrap
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sort"
 	"strings"
 	"time"
@@ -55,6 +56,8 @@ type Object struct {
 	WaitsFor []Ref
 	// URL of a source.
 	URL string
+	// Chart is what a HelmChart asks of its source, by name and version.
+	Chart string
 	// Live is the object as the server returned it.
 	Live *unstructured.Unstructured
 }
@@ -104,6 +107,9 @@ func read(kind string, live *unstructured.Unstructured) Object {
 	o.Observed, _, _ = unstructured.NestedInt64(live.Object, "status", "observedGeneration")
 	o.Suspended, _, _ = unstructured.NestedBool(live.Object, "spec", "suspend")
 	o.URL = text("spec", "url")
+	if kind == "HelmChart" {
+		o.Chart = strings.TrimSpace(text("spec", "chart") + " " + text("spec", "version"))
+	}
 	o.Handled = text("status", "lastHandledReconcileAt")
 	o.Revision, o.Digest = text("status", "artifact", "revision"), text("status", "artifact", "digest")
 	if o.Revision == "" {
@@ -142,7 +148,10 @@ func waitsFor(kind string, live *unstructured.Unstructured) []Ref {
 		if namespace == "" {
 			namespace = live.GetNamespace()
 		}
-		out = append(out, Ref{Kind: kind, Namespace: namespace, Name: name})
+		// A repository is included once for each folder that is wanted of it.
+		if ref := (Ref{Kind: kind, Namespace: namespace, Name: name}); !slices.Contains(out, ref) {
+			out = append(out, ref)
+		}
 	}
 	each := func(kind, key string, fields ...string) {
 		list, _, _ := unstructured.NestedSlice(live.Object, fields...)
@@ -209,6 +218,9 @@ func Chain(objects []Object, now time.Time) []string {
 				text += fmt.Sprintf(", since %s", now.Sub(o.Since).Round(time.Second))
 			}
 			text += "): " + o.Message
+		}
+		if o.Chart != "" {
+			text += "; the chart that it asks for is " + o.Chart
 		}
 		depth := 0
 		for _, ref := range o.WaitsFor {

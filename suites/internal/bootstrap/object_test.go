@@ -35,6 +35,10 @@ func TestWaitsFor(t *testing.T) {
 			"included repositories", "GitRepository", "spec: {include: [{repository: {name: developer}, fromPath: a}, {repository: {name: shared}}, {fromPath: b}]}",
 			[]Ref{{"GitRepository", "beetle", "developer"}, {"GitRepository", "beetle", "shared"}},
 		},
+		{
+			"two folders of one repository", "GitRepository", "spec: {include: [{repository: {name: developer}, fromPath: a}, {repository: {name: developer}, fromPath: b}]}",
+			[]Ref{{"GitRepository", "beetle", "developer"}},
+		},
 		{"a chart of a repository", "HelmChart", "spec: {sourceRef: {kind: HelmRepository, name: charts}}", []Ref{{"HelmRepository", "beetle", "charts"}}},
 		{"a chart in Git", "HelmChart", "spec: {sourceRef: {kind: GitRepository, name: charts}}", []Ref{{"GitRepository", "beetle", "charts"}}},
 		{
@@ -94,6 +98,9 @@ status: {observedGeneration: 1, artifact: {revision: main@sha1:2, digest: sha256
 	source.Generation = 2
 	g.Expect(source.Current()).To(BeFalse(), "the status speaks of the generation before")
 
+	chart := read("HelmChart", decoded(t, "metadata: {name: a, namespace: b}\nspec: {chart: reporter, version: 3.9.1}"))
+	g.Expect(chart.Chart).To(Equal("reporter 3.9.1"))
+
 	address := read("HelmRepository", decoded(t, "metadata: {name: a, namespace: b, generation: 1}\nspec: {type: oci, url: oci://ghcr.io/a}"))
 	g.Expect(address.Current()).To(BeTrue(), "a Helm repository of type oci has no status")
 	plain := read("HelmRepository", decoded(t, "metadata: {name: a, namespace: b, generation: 1}\nspec: {url: https://charts.example}"))
@@ -110,11 +117,15 @@ func TestChain(t *testing.T) {
 	waiting := Object{Ref: Ref{"Kustomization", "flux-system", "tenants"}, Ready: "False", Reason: "DependencyNotReady", Message: "dependency", WaitsFor: []Ref{failed.Ref, ready.Ref}}
 	lost := Object{Ref: Ref{"Kustomization", "beetle", "app"}, WaitsFor: []Ref{{"GitRepository", "beetle", "platform"}}}
 	suspended := Object{Ref: Ref{"HelmRelease", "kyverno", "kyverno"}, Suspended: true}
+	chart := Object{Ref: Ref{"HelmChart", "kyverno", "a"}, Ready: "False", Reason: "InvalidChartReference", Message: "no chart name found", Chart: "reporter 3.9.1"}
 	for _, test := range []struct {
 		name    string
 		objects []Object
 		want    []string
 	}{
+		{"a chart says what it asks for", []Object{chart}, []string{
+			"HelmChart kyverno/a is not ready (InvalidChartReference): no chart name found; the chart that it asks for is reporter 3.9.1",
+		}},
 		{"all is ready", []Object{ready}, []string{}},
 		{"what fails by itself comes first", []Object{waiting, ready, failed, lost, suspended}, []string{
 			"Kustomization flux-system/crds is not ready (BuildFailed, since 1m30s): no such file",

@@ -49,6 +49,9 @@ type Overlay struct {
 	// When is «running» (default: after the platform is ready, then reverted) or
 	// «bringup» (laid over the repositories before the clusters are made).
 	When string `json:"when,omitempty"`
+	// Alone says that nothing else can be seen in its environments meanwhile: it
+	// keeps commits from taking effect there.
+	Alone bool `json:"alone,omitempty"`
 	// Patches change files in place.
 	Patches []Patch `json:"patches,omitempty"`
 	// Objects are sent to the cluster, in this order, once the files are in force.
@@ -101,7 +104,7 @@ type Expect struct {
 	// Fails maps each check that must fail to a fragment of what its failure must
 	// say, in every environment and for every tenant that the overlay names.
 	Fails map[string]string `json:"fails"`
-	// MayFollow lists those that may fail too; all others must pass.
+	// MayFollow lists those that may fail too, by ID or area; all others must pass.
 	MayFollow []string `json:"mayFollow,omitempty"`
 }
 
@@ -355,11 +358,20 @@ func (o Overlay) In(environment string) bool {
 	return len(o.Environments) == 0 || slices.Contains(o.Environments, environment)
 }
 
-// Meets says whether two overlays change one file, or send one object: they then
-// cannot be on one platform at once.
+// Meets says whether two overlays change one file, or send one object, or one has
+// to be alone in an environment of the other: they then cannot be on one platform
+// at once.
 func (o Overlay) Meets(other Overlay) bool {
+	if (o.Alone || other.Alone) && o.together(other) {
+		return true
+	}
 	mine := o.places()
 	return slices.ContainsFunc(other.places(), func(place string) bool { return slices.Contains(mine, place) })
+}
+
+// together says whether there is an environment in which both take effect.
+func (o Overlay) together(other Overlay) bool {
+	return len(o.Environments) == 0 || len(other.Environments) == 0 || slices.ContainsFunc(o.Environments, other.In)
 }
 
 // places are the files and objects that the overlay changes.

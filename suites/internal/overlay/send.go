@@ -2,6 +2,7 @@ package overlay
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"time"
 
@@ -146,9 +147,28 @@ func Revert(ctx context.Context, config *rest.Config, sent []Sent) error {
 		if s.Before == nil {
 			continue
 		}
-		if err := c.Create(ctx, Merge(s.Before, &unstructured.Unstructured{Object: map[string]any{}})); err != nil {
+		restored := Merge(s.Before, &unstructured.Unstructured{Object: map[string]any{}})
+		if err := c.Create(ctx, restored); err != nil {
+			return fmt.Errorf("revert %s %s: %w", s.Object.GetKind(), s.Object.GetName(), err)
+		}
+		if err := restoreManagers(ctx, c, restored, s.Before); err != nil {
 			return fmt.Errorf("revert %s %s: %w", s.Object.GetKind(), s.Object.GetName(), err)
 		}
 	}
 	return nil
+}
+
+// restoreManagers gives an object that was made anew the field managers that it
+// had: whoever makes an object counts as the writer of all its fields, and Flux,
+// which finds nothing to change, would not claim them back.
+func restoreManagers(ctx context.Context, c client.Client, restored, before *unstructured.Unstructured) error {
+	managers, found, err := unstructured.NestedSlice(before.Object, "metadata", "managedFields")
+	if err != nil || !found {
+		return err
+	}
+	data, err := json.Marshal(map[string]any{"metadata": map[string]any{"managedFields": managers}})
+	if err != nil {
+		return err
+	}
+	return client.IgnoreNotFound(c.Patch(ctx, restored, client.RawPatch(types.MergePatchType, data)))
 }

@@ -464,8 +464,14 @@ func (w *walk) conflict(have, o Object) {
 type conflictError struct{ first, second Object }
 
 func (e conflictError) Error() string {
-	return fmt.Sprintf("declared twice: by %s (%s) and by %s (%s); the one applied last wins, and pruning one deletes it for both",
-		e.first.Owner, e.first.Origin, e.second.Owner, e.second.Origin)
+	by := func(o Object) string {
+		text := fmt.Sprintf("%s of %s", o.Owner, o.Owner.Origin)
+		if o.Owner.Origin != o.Origin {
+			text += fmt.Sprintf(" (from %s)", o.Origin)
+		}
+		return text
+	}
+	return fmt.Sprintf("declared twice: by %s and by %s; the one applied last wins, and pruning one deletes it for both", by(e.first), by(e.second))
 }
 
 func typed(o Object, into any) error {

@@ -1,6 +1,7 @@
 package platform
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 
@@ -61,6 +62,13 @@ func (p Problem) Error() string {
 
 // Unwrap gives the cause.
 func (p Problem) Unwrap() error { return p.Err }
+
+// Conflict says whether it is that two Kustomizations declare one object, each of
+// which can be built.
+func (p Problem) Conflict() bool {
+	var conflict conflictError
+	return errors.As(p.Err, &conflict)
+}
 
 // Environment is one cluster of the platform.
 type Environment struct {

@@ -283,6 +283,14 @@ spec: {interval: 1m, url: "` + developerURL + `", ref: {branch: main}, secretRef
 		g.Expect(p.Problems[0].Tenants).To(Equal([]string{"beetle"}))
 		g.Expect(p.Problems[0].Error()).To(ContainSubstring("apps/base/kustomization.yaml:3: files: values/base/config.yaml does not exist"))
 	})
+	t.Run("so is a folder of values that is missing", func(t *testing.T) {
+		g := NewWithT(t)
+		half := files{"base/beetle/config.yaml": "a: b\n", "dev/sonar/config.yaml": "c: d\n"}.write(t)
+		p := mustLoad(t, f, map[string]string{developerURL: half})
+		g.Expect(p.Problems).To(HaveLen(1))
+		g.Expect(p.Problems[0].Err).To(MatchError(HavePrefix("clusters/dev/beetle/source.yaml:1: GitRepository beetle/outer: include of inner: fromPath \"dev/beetle\" does not exist in " +
+			developerURL + "; add it there, or mend fromPath")))
+	})
 	t.Run("values that a substitution changed are still the developers'", func(t *testing.T) {
 		g := NewWithT(t)
 		f := f.with(files{"clusters/dev/beetle/kustomization.yaml": f["clusters/dev/beetle/kustomization.yaml"] + "  postBuild: {substitute: {b: changed}}\n"})
@@ -542,6 +550,7 @@ func TestTenantProblemsSpareTheOthers(t *testing.T) {
 	p := mustLoad(t, two, nil)
 	g.Expect(p.Problems).To(HaveLen(1))
 	g.Expect(p.Problems[0].Tenants).To(Equal([]string{"sonar"}))
+	g.Expect(p.Problems[0].Conflict()).To(BeFalse())
 	g.Expect(p.Problems[0].Error()).To(Equal(`clusters/dev/sonar/kustomization.yaml:1: Kustomization sonar/sonar in environment dev: path "./apps/nowhere" does not exist in the artifact`))
 	g.Expect(p.Environment("dev").Tenant("beetle").Objects).To(HaveLen(1))
 
@@ -561,7 +570,9 @@ func TestTenantProblemsSpareTheOthers(t *testing.T) {
 		p := mustLoad(t, two.with(files{"clusters/dev/sonar/kustomization.yaml": flux("sonar", "sonar", "./apps/base", "  targetNamespace: apps\n  namePrefix: dev-\n")}), nil)
 		g.Expect(p.Problems).To(HaveLen(1))
 		g.Expect(p.Problems[0].Tenants).To(ConsistOf("beetle", "sonar"))
-		g.Expect(p.Problems[0].Err).To(MatchError(ContainSubstring("declared twice: by Kustomization beetle/beetle")))
+		g.Expect(p.Problems[0].Conflict()).To(BeTrue())
+		g.Expect(p.Problems[0].Err).To(MatchError("declared twice: by Kustomization beetle/beetle of clusters/dev/beetle/kustomization.yaml:1 (from apps/base/configmap.yaml:1)" +
+			" and by Kustomization sonar/sonar of clusters/dev/sonar/kustomization.yaml:1 (from apps/base/configmap.yaml:1); the one applied last wins, and pruning one deletes it for both"))
 	})
 }
 

@@ -362,7 +362,7 @@ func (s *sources) artifact(src *Source, visiting map[*Source]bool) (t *tree, rea
 			from = "."
 		}
 		if !part.isDir(from) {
-			return nil, "", fmt.Errorf("%s: %s: include of %s: fromPath %q does not exist in %s%s", src.Origin, src.Object, include.Name, include.FromPath, include.Source.URL, nearestPath(part, from))
+			return nil, "", fmt.Errorf("%s: %s: include of %s: fromPath %q does not exist in %s; add it there, or mend fromPath%s", src.Origin, src.Object, include.Name, include.FromPath, include.Source.URL, nearestPath(part, from))
 		}
 		err = part.walk(from, func(name string, isDir bool) error {
 			if !isDir {

@@ -149,9 +149,14 @@ type run struct {
 // e2e begins a run of the main job in dev.
 func (u *user) e2e(t *testing.T, args ...string) *run {
 	t.Helper()
+	return u.runs(t, append([]string{"e2e", "--environments", "dev"}, args...)...)
+}
+
+// runs begins a run of a command that writes a report.
+func (u *user) runs(t *testing.T, args ...string) *run {
+	t.Helper()
 	artifacts := filepath.Join(t.TempDir(), "artifacts")
-	args = append([]string{"e2e", "--environments", "dev", "--artifacts", artifacts}, args...)
-	r := &run{user: u, command: exec.Command(binary, args...), artifacts: artifacts}
+	r := &run{user: u, command: exec.Command(binary, append(args, "--artifacts", artifacts)...), artifacts: artifacts}
 	r.start(t)
 	return r
 }

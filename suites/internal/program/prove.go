@@ -73,8 +73,12 @@ func (p *program) faults(chosen []string) ([]overlay.Overlay, error) {
 		return nil, err
 	}
 	var ids []string
-	for _, fault := range all {
+	for i, fault := range all {
 		ids = append(ids, fault.ID)
+		if fault.Expect.MayFollow, err = p.followers(fault); err != nil {
+			return nil, err
+		}
+		all[i] = fault
 		for _, id := range claims(fault) {
 			if _, known := p.suite.Registry.Get(id); !known {
 				return nil, fmt.Errorf("fault %s expects the check %s, which does not exist", fault.ID, id)
@@ -91,6 +95,24 @@ func (p *program) faults(chosen []string) ([]overlay.Overlay, error) {
 			return nil, fmt.Errorf("there is no fault %s%s", id, check.DidYouMean(id, ids))
 		}
 		out = append(out, all[i])
+	}
+	return out, nil
+}
+
+// followers are the checks that a fault says may fail with it. An area stands for
+// all of its checks but the disruptive ones: what is not judged does not follow.
+func (p *program) followers(fault overlay.Overlay) ([]string, error) {
+	var out []string
+	for _, name := range fault.Expect.MayFollow {
+		checks, err := p.suite.Registry.Select([]string{name})
+		if err != nil {
+			return nil, fmt.Errorf("fault %s, expect.mayFollow: %w", fault.ID, err)
+		}
+		for _, c := range checks {
+			if c.ID == name || !c.Disruptive {
+				out = append(out, c.ID)
+			}
+		}
 	}
 	return out, nil
 }

@@ -103,6 +103,7 @@ func TestRounds(t *testing.T) {
 	boot := fault("FLT-005", overlay.Expect{Fails: map[string]string{"BOOT-001": "x"}}, "dev")
 	bootToo := fault("FLT-006", overlay.Expect{Fails: map[string]string{"BOOT-001": "y"}}, "dev")
 	follows := fault("FLT-007", overlay.Expect{Fails: map[string]string{"CFG-001": "x"}, MayFollow: []string{"TEN-001"}}, "dev")
+	alone := func(o overlay.Overlay) overlay.Overlay { o.Alone = true; return o }
 	patch := func(o overlay.Overlay, path string) overlay.Overlay {
 		o.Patches = []overlay.Patch{{Repository: "platform", Path: path, Delete: true}}
 		return o
@@ -119,6 +120,8 @@ func TestRounds(t *testing.T) {
 		{"one outcome of a tenant", []overlay.Overlay{tenant("FLT-001", "dev", "beetle", "TEN-001"), tenant("FLT-002", "dev", "beetle", "TEN-001")}, []string{"FLT-001", "FLT-002"}},
 		{"one that may follow", []overlay.Overlay{tenant("FLT-001", "dev", "beetle", "TEN-001"), follows}, []string{"FLT-001", "FLT-007"}},
 		{"one outcome of an environment", []overlay.Overlay{boot, bootToo}, []string{"FLT-005, FLT-006"}},
+		{"one that has to be alone in its environment", []overlay.Overlay{boot, alone(bootToo), tenant("FLT-007", "dev", "beetle", "TEN-001"), tenant("FLT-008", "prd", "beetle", "TEN-001")}, []string{"FLT-005, FLT-007, FLT-008", "FLT-006"}},
+		{"and lets others be", []overlay.Overlay{alone(boot), tenant("FLT-007", "dev", "beetle", "TEN-001"), tenant("FLT-008", "prd", "beetle", "TEN-001")}, []string{"FLT-005, FLT-008", "FLT-007"}},
 		{"one file", []overlay.Overlay{patch(boot, "a.yaml"), patch(tenant("FLT-002", "prd", "beetle", "TEN-001"), "a.yaml"), patch(bootToo, "b.yaml")}, []string{"FLT-005, FLT-006", "FLT-002"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -129,6 +132,24 @@ func TestRounds(t *testing.T) {
 			NewWithT(t).Expect(got).To(Equal(test.want))
 		})
 	}
+}
+
+func TestFollowers(t *testing.T) {
+	g := NewWithT(t)
+	registry := &check.Registry{}
+	for _, c := range []check.Check{{ID: "TEN-001"}, {ID: "CFG-001"}, {ID: "CFG-002"}, {ID: "CFG-003", Disruptive: true}} {
+		c.Title, c.Why, c.Remedy, c.Reference, c.Level, c.Scope = "it holds", "it must", "mend it", "https://fluxcd.io", check.Core, check.ScopeTenant
+		g.Expect(registry.Add(c)).To(Succeed())
+	}
+	p := &program{suite: Suite{Registry: registry}}
+	followers := func(names ...string) ([]string, error) {
+		return p.followers(fault("FLT-001", overlay.Expect{MayFollow: names}))
+	}
+	g.Expect(followers()).To(BeEmpty())
+	g.Expect(followers("TEN-001", "CFG")).To(Equal([]string{"TEN-001", "CFG-001", "CFG-002"}))
+	g.Expect(followers("CFG-003")).To(Equal([]string{"CFG-003"}))
+	_, err := followers("CGF")
+	g.Expect(err).To(MatchError(`fault FLT-001, expect.mayFollow: no check is named "CGF"; did you mean CFG?`))
 }
 
 // What a round leaves open is asked again, alone, before it counts.

@@ -31,8 +31,9 @@ const absent = "absent"
 
 // Compare lists the fields of a declared object that a live one has otherwise or
 // not at all. Fields that only the live object has are defaults of the server and
-// are left out. Lists of named items are compared by name, others by index, and
-// a list longer than declared is a difference; quantities compare by amount.
+// are left out, and so is what is declared as null. Lists of named items are
+// compared by name, others by index, and an item that is not declared is a
+// difference; quantities compare by amount.
 func Compare(declared, live map[string]any) []Difference {
 	var out []Difference
 	compareValue("", declared, live, &out)
@@ -45,6 +46,7 @@ func compareValue(path string, declared, live any, out *[]Difference) {
 		*out = append(*out, Difference{Path: path, Declared: text(declared), Live: found})
 	}
 	switch want := declared.(type) {
+	case nil:
 	case map[string]any:
 		have, ok := live.(map[string]any)
 		if !ok {
@@ -79,17 +81,11 @@ func compareValue(path string, declared, live any, out *[]Difference) {
 }
 
 func compareList(path string, want, have []any, out *[]Difference) {
-	named := byName(want)
+	if byName(want) && byName(have) {
+		compareNamed(path, want, have, out)
+		return
+	}
 	for i, value := range want {
-		if name, ok := nameOf(value); named && ok {
-			child := fmt.Sprintf("%s[name=%s]", path, name)
-			if found := find(have, name); found != nil {
-				compareValue(child, value, found, out)
-			} else {
-				*out = append(*out, Difference{Path: child, Declared: text(value), Live: absent})
-			}
-			continue
-		}
 		child := fmt.Sprintf("%s[%d]", path, i)
 		if i >= len(have) {
 			*out = append(*out, Difference{Path: child, Declared: text(value), Live: absent})
@@ -104,11 +100,33 @@ func compareList(path string, want, have []any, out *[]Difference) {
 	}
 }
 
+func compareNamed(path string, want, have []any, out *[]Difference) {
+	for _, value := range want {
+		name, _ := nameOf(value)
+		child := fmt.Sprintf("%s[name=%s]", path, name)
+		if found := find(have, name); found != nil {
+			compareValue(child, value, found, out)
+		} else {
+			*out = append(*out, Difference{Path: child, Declared: text(value), Live: absent})
+		}
+	}
+	for _, value := range have {
+		if name, _ := nameOf(value); find(want, name) == nil {
+			*out = append(*out, Difference{Path: fmt.Sprintf("%s[name=%s]", path, name), Declared: absent, Live: text(value)})
+		}
+	}
+}
+
+// byName says whether the items of a list are told apart by their names: two
+// mounts of one volume are not.
 func byName(list []any) bool {
+	seen := map[string]bool{}
 	for _, value := range list {
-		if _, ok := nameOf(value); !ok {
+		name, ok := nameOf(value)
+		if !ok || seen[name] {
 			return false
 		}
+		seen[name] = true
 	}
 	return true
 }
@@ -136,7 +154,12 @@ func empty(value any) bool {
 	case nil:
 		return true
 	case map[string]any:
-		return len(v) == 0
+		for _, field := range v {
+			if !empty(field) {
+				return false
+			}
+		}
+		return true
 	case []any:
 		return len(v) == 0
 	}

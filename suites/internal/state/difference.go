@@ -2,12 +2,14 @@ package state
 
 import (
 	"fmt"
+	"regexp"
 	"slices"
 	"sort"
 	"strings"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	"k8s.io/apimachinery/pkg/util/json"
+	"sigs.k8s.io/structured-merge-diff/v6/fieldpath"
+	"sigs.k8s.io/structured-merge-diff/v6/value"
 )
 
 // Counterpart is one object of a tenant in one environment.
@@ -16,43 +18,61 @@ type Counterpart struct {
 	Declared, Live *unstructured.Unstructured
 }
 
-// Deviation is a field that somebody wrote in one environment, and that no
-// declaration knows.
+// Deviation is a field that differs between environments, and that no declaration
+// knows.
 type Deviation struct {
 	// Path of the field, e.g. spec.template.spec.containers[name=app].image.
 	Path string
 	// Here and There are the values as text in the two environments.
 	Here, There string
-	// Writers are the field managers that wrote it here.
+	// Writers are the field managers that wrote it here; without any, admission or
+	// the server set it.
 	Writers []string
 }
 
 // String is the form in which failures show a deviation.
 func (d Deviation) String() string {
-	return fmt.Sprintf("%s: %s, written by %s; there %s; neither declares it", d.Path, d.Here, strings.Join(d.Writers, " and "), d.There)
+	by := "set on admission"
+	if len(d.Writers) > 0 {
+		by = "written by " + strings.Join(d.Writers, " and ")
+	}
+	return fmt.Sprintf("%s: %s, %s; there %s; neither declares it", d.Path, d.Here, by, d.There)
 }
+
+// filled are the fields that the server fills in by itself where nobody does: it
+// allocates them, or they follow from another field, as the pull policy from the
+// tag of the image.
+var filled = regexp.MustCompile(`(^|\.)(clusterIPs?|ipFamil(ies|yPolicy)|nodePort|healthCheckNodePort|allocateLoadBalancerNodePorts|` +
+	`(external|internal)TrafficPolicy|sessionAffinityConfig|imagePullPolicy|rollingUpdate|volumeName)([.\[]|$)`)
 
 // Deviations lists the fields of an object that differ from those of its
 // counterpart in another environment, although neither of the two declares them.
 // A declared field that is not as declared is Compare's to find.
 //
-// Only what somebody wrote here counts. What nobody wrote is the server's own, and
-// may follow from what is declared: a Deployment's pull policy from the tag of its
-// image, the address of a Service from nothing at all. What Kubernetes' own
+// A field that somebody wrote in one of the two is a deviation of that one; one
+// that admission set in one only, of that one; else of both. What Kubernetes' own
 // controllers write is their work on the object: a number of replicas, a revision.
 func Deviations(here, there Counterpart) []Deviation {
 	live, other := leaves(here.Live.Object), leaves(there.Live.Object)
 	declared, alsoDeclared := leaves(here.Declared.Object), leaves(there.Declared.Object)
+	by, otherBy := writers(here.Live), writers(there.Live)
 	var out []Deviation
-	for path, managers := range writers(here.Live) {
+	for path, ours := range live {
 		_, known := declared[path]
 		_, alsoKnown := alsoDeclared[path]
-		value, exists := live[path]
-		if known || alsoKnown || !exists || !described(path) || same(value, other[path]) {
+		theirs, exists := other[path]
+		if known || alsoKnown || !described(path) || same(ours, theirs) {
+			continue
+		}
+		managers := by[path]
+		switch {
+		case slices.ContainsFunc(append(slices.Clone(managers), otherBy[path]...), func(manager string) bool { return slices.Contains(kubernetes, manager) }):
+			continue
+		case len(managers) == 0 && (filled.MatchString(path) || exists && len(otherBy[path]) > 0):
 			continue
 		}
 		slices.Sort(managers)
-		out = append(out, Deviation{Path: path, Here: text(value), There: text(other[path]), Writers: slices.Compact(managers)})
+		out = append(out, Deviation{Path: path, Here: text(ours), There: text(theirs), Writers: slices.Compact(managers)})
 	}
 	sort.Slice(out, func(i, j int) bool { return out[i].Path < out[j].Path })
 	return out
@@ -115,74 +135,43 @@ func place(list []any, i int) string {
 	return fmt.Sprintf("[%d]", i)
 }
 
-// kubernetesManagers are the field managers of Kubernetes' own controllers.
-var kubernetesManagers = []string{"kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet"}
-
 // writers maps the path of each value of an object to the field managers that
-// wrote it, those of Kubernetes itself and of its status left out.
+// wrote it.
 func writers(live *unstructured.Unstructured) map[string][]string {
 	out := map[string][]string{}
-	entries, _, _ := unstructured.NestedSlice(live.Object, "metadata", "managedFields")
-	for _, entry := range entries {
-		fields, _ := entry.(map[string]any)
-		manager, _ := fields["manager"].(string)
-		subresource, _ := fields["subresource"].(string)
-		written, _ := fields["fieldsV1"].(map[string]any)
-		if subresource != "" || slices.Contains(kubernetesManagers, manager) {
+	for _, entry := range live.GetManagedFields() {
+		set := fieldpath.NewSet()
+		if entry.FieldsV1 == nil || set.FromJSON(entry.FieldsV1.GetRawReader()) != nil {
 			continue
 		}
-		found := map[string]any{}
-		owned("", live.Object, written, found)
-		for path := range found {
-			out[path] = append(out[path], manager)
+		written := map[string]any{}
+		set.Leaves().Iterate(func(path fieldpath.Path) { locate("", live.Object, path, written) })
+		for path := range written {
+			out[path] = append(out[path], entry.Manager)
 		}
 	}
 	return out
 }
 
-// owned collects the leaves of a value that a set of fields names, in the form
-// of managedFields: «f:» before a key, «k:» before the keys of a list's item, «v:»
-// before an item itself, «.» for what holds them. A set without any means all.
-func owned(path string, value any, fields map[string]any, out map[string]any) {
-	if len(fields) == 0 {
-		collect(path, value, out)
+// locate collects what holds no other value at and below a path of managedFields,
+// which names an item of a list by its keys or itself.
+func locate(at string, object any, path fieldpath.Path, out map[string]any) {
+	if len(path) == 0 {
+		collect(at, object, out)
 		return
 	}
-	for key, inner := range fields {
-		child, _ := inner.(map[string]any)
-		kind, name, _ := strings.Cut(key, ":")
-		switch kind {
-		case "f":
-			if object, ok := value.(map[string]any); ok && object[name] != nil {
-				owned(join(path, name), object[name], child, out)
-			}
-		case "k", "v", "i":
-			list, _ := value.([]any)
-			for i, item := range list {
-				if names(kind, name, i, item) {
-					owned(path+place(list, i), item, child, out)
-				}
-			}
+	step, rest := path[0], path[1:]
+	if fields, ok := object.(map[string]any); ok && step.FieldName != nil {
+		if child, ok := fields[*step.FieldName]; ok {
+			locate(join(at, *step.FieldName), child, rest, out)
+		}
+		return
+	}
+	list, _ := object.([]any)
+	for i, item := range list {
+		if step.Index != nil && *step.Index == i || step.Key != nil && hasKey(item, *step.Key) ||
+			step.Value != nil && value.Equals(value.NewValueInterface(item), *step.Value) {
+			locate(at+place(list, i), item, rest, out)
 		}
 	}
-}
-
-// names says whether a key of managedFields is of an item of a list.
-func names(kind, key string, i int, item any) bool {
-	var want any
-	if json.Unmarshal([]byte(key), &want) != nil {
-		return false
-	}
-	switch kind {
-	case "i":
-		return fmt.Sprint(want) == fmt.Sprint(i)
-	case "v":
-		return fmt.Sprint(want) == fmt.Sprint(item)
-	}
-	keys, _ := want.(map[string]any)
-	fields, ok := item.(map[string]any)
-	for k, v := range keys {
-		ok = ok && fmt.Sprint(fields[k]) == fmt.Sprint(v)
-	}
-	return ok && len(keys) > 0
 }

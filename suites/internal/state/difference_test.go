@@ -41,10 +41,11 @@ spec:
   selector: {app: x}
   ports: [{name: http, port: 80, protocol: TCP, targetPort: 80NODEPORT}]
   clusterIP: UID
-  AFFINITY
+AFFINITY
 status: {loadBalancer: ENV}
 `
 	object := func(environment, affinity, port, managers string) state.Counterpart {
+		affinity = "  " + strings.ReplaceAll(affinity, ", ", "\n  ")
 		replacer := strings.NewReplacer("ENV", environment, "UID", "10.0.0."+environment, "AFFINITY", affinity, "NODEPORT", port, "MORE", managers)
 		return state.Counterpart{Declared: parse(t, strings.ReplaceAll(declared, "ENV", environment)), Live: parse(t, replacer.Replace(live))}
 	}
@@ -61,7 +62,11 @@ status: {loadBalancer: ENV}
 		want []string
 	}{
 		{"what is declared so, what the server sets and whose work it is to change it", object("1", "sessionAffinity: None", "", ""), nil},
-		{"a default that follows from something else", object("1", "sessionAffinity: ClientIP", "", ""), nil},
+		{"what the server fills in by itself", object("1", "sessionAffinity: None, internalTrafficPolicy: Local", ", nodePort: 30080", ""), nil},
+		{"what a controller of Kubernetes wrote", object("1", "sessionAffinity: ClientIP", "", strings.Replace(patched, "kubectl-patch", "kube-controller-manager", 1)), nil},
+		{"what admission set here only", object("1", "sessionAffinity: None, externalName: x", "", ""), []string{
+			`spec.externalName: "x", set on admission; there absent; neither declares it`,
+		}},
 		{"a field that somebody wrote", object("1", "sessionAffinity: ClientIP", "", patched), []string{
 			`spec.sessionAffinity: "ClientIP", written by kubectl-patch; there "None"; neither declares it`,
 		}},
@@ -72,7 +77,7 @@ status: {loadBalancer: ENV}
 		{"a field of a list's item", object("1", "sessionAffinity: None", ", nodePort: 30080", patchedItem), []string{
 			`spec.ports[name=http].nodePort: 30080, written by kubectl-patch; there absent; neither declares it`,
 		}},
-		{"all below a field", object("1", "sessionAffinityConfig: {clientIP: {timeoutSeconds: 5}}", "", patchedWhole), []string{
+		{"all below a field", object("1", "sessionAffinity: None, sessionAffinityConfig: {clientIP: {timeoutSeconds: 5}}", "", patchedWhole), []string{
 			`spec.sessionAffinityConfig.clientIP.timeoutSeconds: 5, written by kubectl-patch; there absent; neither declares it`,
 		}},
 	} {
@@ -83,9 +88,13 @@ status: {loadBalancer: ENV}
 				found = append(found, d.String())
 			}
 			g.Expect(found).To(Equal(row.want))
-			g.Expect(state.Deviations(prd, row.here)).To(BeEmpty(), "nobody wrote it there")
+			g.Expect(state.Deviations(prd, row.here)).To(BeEmpty(), "it is not the other's")
 		})
 	}
+	g := NewWithT(t)
+	set := object("1", "sessionAffinity: ClientIP", "", "")
+	g.Expect(state.Deviations(set, prd)).To(HaveLen(1), "it cannot be told whose it is")
+	g.Expect(state.Deviations(prd, set)).To(HaveLen(1))
 }
 
 func TestDeviationsLeaveDeclaredFieldsToCompare(t *testing.T) {
@@ -99,8 +108,8 @@ func TestDeviationsLeaveDeclaredFieldsToCompare(t *testing.T) {
 	undeclared.Declared = parse(t, `{kind: D, spec: {}}`)
 	g.Expect(state.Deviations(undeclared, live("1"))).To(BeEmpty(), "the other declares it: so they differ as declared")
 	other := live("1")
-	other.Live = parse(t, `{kind: D, spec: {replicas: 1, args: [a, c]}}`)
+	other.Live = parse(t, `{kind: D, spec: {replicas: 1, args: [a]}}`)
 	deviations := state.Deviations(live("1"), other)
 	g.Expect(deviations).To(HaveLen(1))
-	g.Expect(deviations[0].String()).To(Equal(`spec.args[1]: "b", written by someone; there "c"; neither declares it`))
+	g.Expect(deviations[0].String()).To(Equal(`spec.args[1]: "b", written by someone; there absent; neither declares it`))
 }

@@ -6,6 +6,7 @@ import (
 	. "github.com/onsi/gomega"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/json"
 	"sigs.k8s.io/yaml"
 
 	"github.com/your-org/flux-platform-conformance/suites/internal/state"
@@ -15,8 +16,13 @@ const tenantLabel = "toolkit.fluxcd.io/tenant"
 
 func parse(t *testing.T, text string) *unstructured.Unstructured {
 	t.Helper()
+	data, err := yaml.YAMLToJSON([]byte(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Whole numbers are int64, as in what the server returns.
 	out := &unstructured.Unstructured{}
-	if err := yaml.Unmarshal([]byte(text), &out.Object); err != nil {
+	if err := json.Unmarshal(data, &out.Object); err != nil {
 		t.Fatal(err)
 	}
 	return out
@@ -79,7 +85,7 @@ spec:
   limits: {memory: 1Gi, cpu: 500m}
   args: [a, b]
   containers: [{name: app, image: app:1}, {name: side, image: side:1}, {name: injected, image: x}]
-`, "spec.containers: declared 2 items, found 3 items"},
+`, "spec.containers[name=injected]: declared absent, found map[image:x name:injected]"},
 		{"a named item in another place with another image", `
 spec:
   replicas: 2
