@@ -1,6 +1,7 @@
 package suites
 
 import (
+	"context"
 	"fmt"
 	"io/fs"
 	"path"
@@ -12,11 +13,14 @@ import (
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/your-org/flux-platform-conformance/suites/internal/check"
 	"github.com/your-org/flux-platform-conformance/suites/internal/platform"
+	"github.com/your-org/flux-platform-conformance/suites/internal/state"
 )
 
 var _ = perTenant(check.Check{
@@ -151,3 +155,78 @@ var _ = perTenant(check.Check{
 	}
 	expectNone(problems, "values that the schema %s refuses", tenant.Schema.Origin)
 })
+
+var _ = perTenant(check.Check{
+	ID:    "CFG-005",
+	Title: "the tenant's objects differ from those in its other environments only as declared",
+	Why: "what was tried in one environment runs in the next one: a difference that no file shows is why it works " +
+		"here and not there, and no review has seen it",
+	Remedy: "declare the field, or take it back: see who wrote it (metadata.managedFields), or which mutating policy or " +
+		"webhook sets it in one environment only",
+	Reference: "https://kubernetes.io/docs/reference/using-api/server-side-apply/#field-management",
+	Level:     check.Core,
+}, func(ctx SpecContext, env *environment, tenant *platform.Tenant) {
+	compared := 0
+	var problems []string
+	for _, other := range current.all {
+		twin := other.Tenant(tenant.Name)
+		if other == env || twin == nil {
+			continue
+		}
+		for _, pair := range counterparts(tenant, twin) {
+			here, err := counterpart(ctx, env, pair[0])
+			Expect(err).NotTo(HaveOccurred())
+			there, err := counterpart(ctx, other, pair[1])
+			Expect(err).NotTo(HaveOccurred())
+			if here.Live == nil || there.Live == nil {
+				continue // that it is missing is not said here
+			}
+			compared++
+			for _, deviation := range state.Deviations(here, there) {
+				problems = append(problems, fmt.Sprintf("%s, compared with %s of %s: %s", pair[0], pair[1].GetName(), other.Name, deviation))
+			}
+		}
+	}
+	if compared == 0 && !slices.ContainsFunc(current.all, func(other *environment) bool { return other != env && other.Tenant(tenant.Name) != nil }) {
+		Skip(notSupported + fmt.Sprintf("this session has %s in %s only: there is nothing to compare with", tenant.Name, env.Name))
+	}
+	expectNone(problems, "differences that no declaration explains")
+	Expect(compared).NotTo(BeZero(), "none of the declared objects of %s is in two environments", tenant.Name)
+})
+
+// counterparts pairs the objects that a tenant has in two environments: those of
+// one kind from one place in the repository, in the order rendered, whatever their
+// names became. What one environment declares and the other does not has no
+// counterpart: that difference is declared.
+func counterparts(tenant, other *platform.Tenant) [][2]platform.Object {
+	origin := func(o platform.Object) string {
+		return fmt.Sprintf("%s %s %s:%d", o.GroupVersionKind().GroupKind(), o.Origin.Folder, o.Origin.File, o.Origin.Line)
+	}
+	left := map[string][]platform.Object{}
+	for _, o := range other.Objects {
+		left[origin(o)] = append(left[origin(o)], o)
+	}
+	var out [][2]platform.Object
+	for _, o := range tenant.Objects {
+		if twins := left[origin(o)]; len(twins) > 0 {
+			out = append(out, [2]platform.Object{o, twins[0]})
+			left[origin(o)] = twins[1:]
+		}
+	}
+	return out
+}
+
+// counterpart reads an object as it is in an environment; Live is nil where it is
+// not there.
+func counterpart(ctx context.Context, env *environment, declared platform.Object) (state.Counterpart, error) {
+	live := &unstructured.Unstructured{}
+	live.SetGroupVersionKind(declared.GroupVersionKind())
+	err := env.client.Get(ctx, client.ObjectKeyFromObject(declared.Unstructured), live)
+	if apierrors.IsNotFound(err) {
+		return state.Counterpart{Declared: declared.Unstructured}, nil
+	}
+	if err != nil {
+		return state.Counterpart{}, fmt.Errorf("read %s in %s: %w", declared, env.Name, err)
+	}
+	return state.Counterpart{Declared: declared.Unstructured, Live: live}, nil
+}

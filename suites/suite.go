@@ -37,12 +37,16 @@ var current *run
 type run struct {
 	view         *bringup.View
 	environments []*environment
-	checks       []check.Check
-	tenants      []string
-	recorder     *check.Recorder
-	timeouts     platform.Timeouts
+	// all are the environments of the session, also those that are not judged.
+	all      []*environment
+	checks   []check.Check
+	tenants  []string
+	recorder *check.Recorder
+	timeouts platform.Timeouts
 	// inForce is when every policy that was there before the run is in force.
 	inForce time.Time
+	// changed is the experiment that changes values; nil until a spec asks.
+	changed *experiment
 }
 
 // environment is one cluster with what was declared for it.
@@ -107,7 +111,7 @@ func attach(view *bringup.View, selection program.Selection, runFolder string) (
 	r.inForce = time.Now().Add(r.timeouts.Effective)
 	for _, declared := range view.Platform.Environments {
 		state, up := view.State.Environment(declared.Name)
-		if !up || len(selection.Environments) > 0 && !slices.Contains(selection.Environments, declared.Name) {
+		if !up {
 			continue
 		}
 		config, err := state.Config()
@@ -118,9 +122,11 @@ func attach(view *bringup.View, selection program.Selection, runFolder string) (
 		if err != nil {
 			return nil, fmt.Errorf("connect to %s: %w", declared.Name, err)
 		}
-		r.environments = append(r.environments, &environment{
-			Environment: declared, state: state, config: config, client: c, view: view,
-		})
+		e := &environment{Environment: declared, state: state, config: config, client: c, view: view}
+		r.all = append(r.all, e)
+		if len(selection.Environments) == 0 || slices.Contains(selection.Environments, declared.Name) {
+			r.environments = append(r.environments, e)
+		}
 	}
 	if len(r.environments) == 0 {
 		return nil, errors.New("the session has no environment that is selected")
@@ -183,7 +189,7 @@ func perEnvironment(c check.Check, body func(SpecContext, *environment), decorat
 			It("in "+e.Name, Label(environmentLabel+e.Name), decorators, func(ctx SpecContext) {
 				requireCapabilities(c, e)
 				body(ctx, e)
-			}, SpecTimeout(current.timeouts.Check))
+			}, limits(c))
 		}
 	})
 }
@@ -202,10 +208,19 @@ func perTenant(c check.Check, body func(SpecContext, *environment, *platform.Ten
 					requireCapabilities(c, e)
 					requireDeclared(ctx, e, tenant)
 					body(ctx, e, tenant)
-				}, SpecTimeout(current.timeouts.Check))
+				}, limits(c))
 			}
 		}
 	})
+}
+
+// limits are how long a spec of a check may take, and what may run beside it: a
+// check that changes what is served comes last, alone.
+func limits(c check.Check) []any {
+	if c.Disruptive {
+		return []any{SpecTimeout(current.timeouts.BringUp), SpecPriority(-1), Serial}
+	}
+	return []any{SpecTimeout(current.timeouts.Check)}
 }
 
 func declare(c check.Check, specs func()) bool {

@@ -70,8 +70,16 @@ func (o Object) Current() bool {
 // Observe lists all Flux objects of a cluster; kinds that the server does not
 // know yet are left out.
 func Observe(ctx context.Context, c client.Reader) ([]Object, error) {
+	return observe(ctx, c, func(string) bool { return true })
+}
+
+// observe lists the Flux objects of some kinds.
+func observe(ctx context.Context, c client.Reader, wanted func(kind string) bool) ([]Object, error) {
 	var out []Object
 	for _, gvk := range kinds {
+		if !wanted(gvk.Kind) {
+			continue
+		}
 		list := &unstructured.UnstructuredList{}
 		list.SetGroupVersionKind(gvk.GroupVersion().WithKind(gvk.Kind + "List"))
 		if err := c.List(ctx, list); err != nil {

@@ -61,6 +61,9 @@ type passage struct {
 	asked   map[Ref]*request
 	acted   map[Ref]bool
 	waiting []Object // members that have not acted
+	// kinds are those that members are of; nil: not known yet. What comes to be
+	// meanwhile reconciles without being asked.
+	kinds map[string]bool
 }
 
 // request is what one object was asked for.
@@ -72,13 +75,17 @@ type request struct {
 
 // step asks those whose turn has come.
 func (p *passage) step(ctx context.Context) (bool, error) {
-	objects, err := Observe(ctx, p.in.Client)
+	objects, err := observe(ctx, p.in.Client, func(kind string) bool { return p.kinds == nil || p.kinds[kind] })
 	if err != nil {
 		return false, nil //nolint:nilerr // the API server may be busy; the timeout decides
 	}
 	members := p.members(objects)
+	p.kinds = map[string]bool{}
 	for _, o := range members {
-		if r := p.asked[o.Ref]; r != nil && r.done(o) {
+		p.kinds[o.Kind] = true
+	}
+	for _, o := range members {
+		if r := p.asked[o.Ref]; r != nil && !p.acted[o.Ref] && r.done(o) {
 			p.acted[o.Ref] = true
 		}
 	}

@@ -204,7 +204,8 @@ func (s *settler) wake(ctx context.Context, objects []Object, index map[Ref]Obje
 		}
 		s.ready[o.Ref] = state
 		for _, dependent := range objects {
-			if dependent.Current() || dependent.Suspended || !refers(dependent, o.Ref) || !s.unhindered(dependent, index) {
+			// Who waits for health has begun already: asking would begin once more.
+			if dependent.Current() || dependent.Suspended || checksHealth(dependent) || !refers(dependent, o.Ref) || !s.unhindered(dependent, index) {
 				continue
 			}
 			if _, err := Request(ctx, s.in.Client, dependent); err != nil {

@@ -207,6 +207,16 @@ func TestSettle(t *testing.T) {
 	}
 }
 
+// Who waits for health has begun already, and would begin once more.
+func TestSettleAsksNobodyWhoWaitsForHealth(t *testing.T) {
+	g := NewWithT(t)
+	const checking = "status: {observedGeneration: 1, conditions: [{type: Ready, status: Unknown}, {type: Reconciling, status: 'True', message: Running health checks}]}\n"
+	s := serve(t, repository("root", ready), kustomizationOf("crds", fromRoot, ready), kustomizationOf("app", afterCRDs, checking))
+	_, err := settle(t, s, func(in *SettleInput) { in.Timeout = 2 * pollInterval })
+	g.Expect(err).To(HaveOccurred())
+	g.Expect(s.asked).To(BeEmpty())
+}
+
 func TestSettleStopsAtWhatTheSessionRefused(t *testing.T) {
 	g := NewWithT(t)
 	const refusal = "no local answer for URL"
