@@ -218,8 +218,11 @@ func TestOtherVersions(t *testing.T) {
 			[]string{"flux-system Deployment/source-controller manager names " + repository + "v1; CONFIG puts source-controller v3 in its place"},
 		},
 		{
-			"one that CONFIG would have let stand in", repository + "v1", []appsv1.Deployment{deployment(repository + "v1")}, []cluster.Backed{backed(repository+"v1", "v1")},
-			map[string]string{"source-controller": "v3"}, nil, nil,
+			"one that CONFIG would have let stand in", repository + "v1",
+			[]appsv1.Deployment{deployment(repository + "v1")},
+			[]cluster.Backed{backed(repository+"v1", "v1")},
+			map[string]string{"source-controller": "v3"},
+			nil, nil,
 		},
 	} {
 		t.Run(row.name, func(t *testing.T) {

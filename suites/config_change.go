@@ -352,7 +352,7 @@ type site struct {
 	env        *environment
 	settle     bootstrap.SettleInput
 	namespaces []string
-	// tenants maps a Kustomization (namespace/name) to its tenant.
+	// tenants maps Kustomizations and HelmReleases to their tenants.
 	tenants map[string]string
 	// kinds are those of the objects that were in the namespaces at first, workloads
 	// those of the tenants' that have pods.
@@ -667,14 +667,11 @@ var configMap = schema.GroupVersionKind{Version: "v1", Kind: "ConfigMap"}
 
 // begin looks at what is there and watches what will become of it.
 func (s *site) begin(ctx, watching context.Context) error {
-	s.tenants = map[string]string{}
+	s.tenants = appliers(s.env)
 	kinds := []schema.GroupVersionKind{configMap}
 	for _, tenant := range s.env.Tenants {
 		if !slices.Contains(s.namespaces, tenant.TargetNamespace) {
 			s.namespaces = append(s.namespaces, tenant.TargetNamespace)
-		}
-		for _, k := range tenant.Kustomizations {
-			s.tenants[k.GetNamespace()+"/"+k.GetName()] = tenant.Name
 		}
 		for _, o := range tenant.Objects {
 			if podTemplate(o.Unstructured) != "" && !slices.Contains(kinds, o.GroupVersionKind()) {
@@ -738,11 +735,8 @@ func (s *site) look(ctx context.Context, all bool) error {
 	return nil
 }
 
-// tenantOf is the tenant whose Kustomization applied an object.
-func (s *site) tenantOf(o *unstructured.Unstructured) string {
-	labels := o.GetLabels()
-	return s.tenants[labels["kustomize.toolkit.fluxcd.io/namespace"]+"/"+labels["kustomize.toolkit.fluxcd.io/name"]]
-}
+// tenantOf is the tenant that an object's labels say it was applied for.
+func (s *site) tenantOf(o *unstructured.Unstructured) string { return s.tenants[state.Applier(o)] }
 
 // holds says whether an object is a ConfigMap of the tenant that has the edit.
 func (s *site) holds(o *unstructured.Unstructured, e edit, mark string) bool {

@@ -99,7 +99,7 @@ func TestImmovable(t *testing.T) {
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			value := view.Platform.Environments[0].Tenants[0].Values[0]
-			value.Source = &platform.Source{Ref: row.ref, Object: declared(t, "{kind: GitRepository, metadata: {namespace: beetle, name: developer}}")}
+			value.Source = &platform.Source{Ref: row.ref, Object: declared(t, "", "{kind: GitRepository, metadata: {namespace: beetle, name: developer}}")}
 			NewWithT(t).Expect(immovable(view, value)).To(Equal(row.want))
 		})
 	}
@@ -205,24 +205,15 @@ func TestMark(t *testing.T) {
 	}
 }
 
-func declared(t *testing.T, text string) platform.Object {
-	t.Helper()
-	o := platform.Object{Unstructured: &unstructured.Unstructured{}}
-	if err := yaml.Unmarshal([]byte(text), &o.Object); err != nil {
-		t.Fatal(err)
-	}
-	return o
-}
-
 // Of a composed artifact nobody is told: its Kustomization looks at its interval.
 func TestPatience(t *testing.T) {
 	g := NewWithT(t)
-	value := platform.Value{ConfigMap: "c", Source: &platform.Source{Object: declared(t, "{kind: GitRepository, spec: {interval: 1m}}")}}
+	value := platform.Value{ConfigMap: "c", Source: &platform.Source{Object: declared(t, "", "{kind: GitRepository, spec: {interval: 1m}}")}}
 	composed := &platform.Source{
-		Object:  declared(t, "{kind: GitRepository, spec: {interval: 2m}}"),
+		Object:  declared(t, "", "{kind: GitRepository, spec: {interval: 2m}}"),
 		Include: []platform.Include{{Source: value.Source}},
 	}
-	k := &platform.Kustomization{Source: composed, Objects: []platform.Object{declared(t, "{kind: ConfigMap, metadata: {name: c}}")}}
+	k := &platform.Kustomization{Source: composed, Objects: []platform.Object{declared(t, "", "{kind: ConfigMap, metadata: {name: c}}")}}
 	k.Spec.Interval.Duration = 10 * time.Minute
 	tenant := &platform.Tenant{Kustomizations: []*platform.Kustomization{{}, k}, Sources: []*platform.Source{composed, value.Source}}
 	g.Expect(patience(tenant, value)).To(Equal(13 * time.Minute))
@@ -231,7 +222,7 @@ func TestPatience(t *testing.T) {
 }
 
 func TestGrew(t *testing.T) {
-	was := declared(t, "{apiVersion: v1, kind: ConfigMap, data: {a: x, b: v}}").Unstructured
+	was := declared(t, "", "{apiVersion: v1, kind: ConfigMap, data: {a: x, b: v}}").Unstructured
 	for _, row := range []struct {
 		name, is string
 		want     bool
@@ -242,7 +233,7 @@ func TestGrew(t *testing.T) {
 		{"and has lost a key", "{apiVersion: v1, kind: ConfigMap, data: {a: xm}}", false},
 	} {
 		t.Run(row.name, func(t *testing.T) {
-			NewWithT(t).Expect(grew(was, declared(t, row.is).Unstructured, "a", "m")).To(Equal(row.want))
+			NewWithT(t).Expect(grew(was, declared(t, "", row.is).Unstructured, "a", "m")).To(Equal(row.want))
 		})
 	}
 }

@@ -35,15 +35,7 @@ var _ = perEnvironment(check.Check{
 }, func(ctx SpecContext, env *environment) {
 	flux, err := bootstrap.Observe(ctx, env.client)
 	Expect(err).NotTo(HaveOccurred())
-	in := state.OwnersInput{Inventories: inventories(flux), Tenants: map[string]string{}, TenantLabel: platform.TenantLabel}
-	for _, tenant := range env.Tenants {
-		for _, k := range tenant.Kustomizations {
-			in.Tenants[k.String()] = tenant.Name
-		}
-		for _, h := range tenant.HelmReleases {
-			in.Tenants[h.String()] = tenant.Name
-		}
-	}
+	in := state.OwnersInput{Inventories: inventories(flux), Tenants: appliers(env), TenantLabel: platform.TenantLabel}
 	in.Objects, err = shared(ctx, env)
 	Expect(err).NotTo(HaveOccurred())
 	Expect(in.Objects).NotTo(BeEmpty(), "the tenants' namespaces are empty")
@@ -70,6 +62,21 @@ var _ = perEnvironment(check.Check{
 		}
 	}
 })
+
+// appliers maps the tenants' Kustomizations and HelmReleases («Kind
+// namespace/name») to their tenants.
+func appliers(env *environment) map[string]string {
+	out := map[string]string{}
+	for _, tenant := range env.Tenants {
+		for _, k := range tenant.Kustomizations {
+			out[k.String()] = tenant.Name
+		}
+		for _, h := range tenant.HelmReleases {
+			out[h.String()] = tenant.Name
+		}
+	}
+	return out
+}
 
 // inventories are what each Kustomization and HelmRelease («Kind namespace/name»)
 // says it applied.

@@ -25,9 +25,9 @@ type Recorded struct {
 	fields map[string]any
 }
 
-// Record takes down objects. tenants maps a Kustomization (namespace/name) to the
-// tenant whose it is: an object is its Kustomization's, as its labels say, or that
-// of the object that it was made of. What comes and goes by itself, like events,
+// Record takes down objects. tenants maps what applies objects («Kind
+// namespace/name») to the tenant whose it is: an object is of who applied it, as
+// its labels say, or of the object that it was made of. What comes and goes by itself, like events,
 // leases and reports, is left out.
 func Record(objects []*unstructured.Unstructured, tenants map[string]string) Snapshot {
 	byUID := map[types.UID]*unstructured.Unstructured{}
@@ -46,8 +46,7 @@ func Record(objects []*unstructured.Unstructured, tenants map[string]string) Sna
 		r := Recorded{UID: object.GetUID(), Generation: object.GetGeneration(), fields: map[string]any{}}
 		origin := object
 		for depth := 0; origin != nil && depth < 8; depth++ {
-			labels := origin.GetLabels()
-			if by := labels[kustomizationNamespace] + "/" + labels[kustomizationName]; by != "/" {
+			if by := Applier(origin); by != "" {
 				r.Owner = tenants[by]
 				break
 			}

@@ -88,7 +88,7 @@ func TestChanges(t *testing.T) {
 					g.Expect(json.Unmarshal(data, &object.Object)).To(Succeed())
 					objects = append(objects, object)
 				}
-				return state.Record(objects, map[string]string{"beetle/beetle": "beetle", "sonar/sonar": "sonar"})
+				return state.Record(objects, map[string]string{"Kustomization beetle/beetle": "beetle", "Kustomization sonar/sonar": "sonar"})
 			}
 			var found []string
 			for _, change := range state.Changes(record(row.before), record(row.after)) {

@@ -39,8 +39,7 @@ func AppliedProblems(in AppliedInput) ([]string, error) {
 	if !slices.Contains(in.Inventories[in.Kustomization], id) {
 		out = append(out, fmt.Sprintf("the inventory of %s, which declares it, does not list it", in.Kustomization))
 	}
-	labels := in.Live.GetLabels()
-	if by := labelled(labels); by != in.Kustomization {
+	if by := Applier(in.Live); by != in.Kustomization {
 		out = append(out, fmt.Sprintf("its labels name %s, %s declares it", cmp.Or(by, "nobody"), in.Kustomization))
 	}
 	applied := false

@@ -18,9 +18,10 @@ var appliers = []struct{ kind, group string }{
 	{"HelmRelease", "helm.toolkit.fluxcd.io"},
 }
 
-// labelled is who the labels of an object say has applied it, as «Kind
+// Applier is who the labels of an object say has applied it, as «Kind
 // namespace/name»; empty when they name nobody.
-func labelled(labels map[string]string) string {
+func Applier(object *unstructured.Unstructured) string {
+	labels := object.GetLabels()
 	for _, a := range appliers {
 		if name := labels[a.group+"/name"]; name != "" {
 			return a.kind + " " + labels[a.group+"/namespace"] + "/" + name
@@ -102,7 +103,7 @@ func ownerOf(in OwnersInput, listed map[string][]string, byUID map[types.UID]*un
 	}
 	if len(inventories) == 1 {
 		applier := inventories[0]
-		if by := labelled(labels); by != applier && !helmsRecord(object) {
+		if by := Applier(object); by != applier && !helmsRecord(object) {
 			return "", fmt.Sprintf("the inventory of %s lists it, its labels name %s", applier, cmp.Or(by, "nobody"))
 		}
 		tenant, ok := in.Tenants[applier]
@@ -134,7 +135,7 @@ func ownerOf(in OwnersInput, listed map[string][]string, byUID map[types.UID]*un
 	if kubernetesOwn(object) {
 		return "kubernetes", ""
 	}
-	if by := labelled(labels); by != "" {
+	if by := Applier(object); by != "" {
 		return "", fmt.Sprintf("its labels name %s, whose inventory does not list it", by)
 	}
 	return "", "no inventory, label or owner reference names its owner"
