@@ -84,9 +84,15 @@ var _ = perTenant(check.Check{
 // write is what a reconciler does with an object, as a dry-run.
 type write struct {
 	verb   string
-	object platform.Object
+	object standing
 	// own says that the object is the reconciler's: the control.
 	own bool
+}
+
+// standing is a declared object and how it stands in the cluster.
+type standing struct {
+	platform.Object
+	live *unstructured.Unstructured
 }
 
 // String names the write in messages.
@@ -97,13 +103,23 @@ func (w write) String() string {
 	return fmt.Sprintf("%s of %s of %s", w.verb, w.object, w.object.Owner.Tenant)
 }
 
-// send asks the API server as the tenant's reconciler would: an apply carries the
-// declared object under that reconciler's labels, which is what a tenant's
-// Kustomization that renders another's object sends.
+// send asks the API server as the tenant's reconciler would.
 func (w write) send(ctx context.Context, actor client.Client, tenant *platform.Tenant) error {
-	object := w.object.DeepCopy()
 	if w.verb == "delete" {
-		return actor.Delete(ctx, object, client.DryRunAll)
+		return actor.Delete(ctx, w.object.DeepCopy(), client.DryRunAll)
+	}
+	takeover := client.ApplyConfigurationFromUnstructured(takenOver(w.object.live, tenant))
+	return actor.Apply(ctx, takeover, client.DryRunAll, client.ForceOwnership, client.FieldOwner("kustomize-controller"))
+}
+
+// takenOver is what a tenant's Kustomization that renders this object sends: the
+// object under the labels of that Kustomization. All else is as it stands, so that
+// nothing but whose it is can be refused.
+func takenOver(live *unstructured.Unstructured, tenant *platform.Tenant) *unstructured.Unstructured {
+	object := live.DeepCopy()
+	unstructured.RemoveNestedField(object.Object, "status")
+	for _, field := range []string{"managedFields", "resourceVersion", "uid", "generation", "creationTimestamp", "ownerReferences", "finalizers"} {
+		unstructured.RemoveNestedField(object.Object, "metadata", field)
 	}
 	labels := object.GetLabels()
 	if labels == nil {
@@ -115,7 +131,7 @@ func (w write) send(ctx context.Context, actor client.Client, tenant *platform.T
 	labels[kustomizev1.GroupVersion.Group+"/name"] = tenant.Kustomization.GetName()
 	labels[kustomizev1.GroupVersion.Group+"/namespace"] = tenant.Kustomization.GetNamespace()
 	object.SetLabels(labels)
-	return actor.Apply(ctx, client.ApplyConfigurationFromUnstructured(object), client.DryRunAll, client.ForceOwnership, client.FieldOwner("kustomize-controller"))
+	return object
 }
 
 // judgeWrites sends all, and returns what is wrong with the answers and the
@@ -161,28 +177,28 @@ func byKind(tenants ...*platform.Tenant) map[schema.GroupKind][]platform.Object 
 }
 
 // firstThere is the first of some objects that is in the cluster.
-func firstThere(ctx context.Context, env *environment, objects []platform.Object) (platform.Object, bool, error) {
+func firstThere(ctx context.Context, env *environment, objects []platform.Object) (standing, bool, error) {
 	for _, object := range objects {
 		live := &unstructured.Unstructured{}
 		live.SetGroupVersionKind(object.GroupVersionKind())
 		err := env.client.Get(ctx, client.ObjectKeyFromObject(object.Unstructured), live)
 		if err == nil {
-			return object, true, nil
+			return standing{object, live}, true, nil
 		}
 		if !apierrors.IsNotFound(err) {
-			return platform.Object{}, false, fmt.Errorf("read %s: %w", object, err)
+			return standing{}, false, fmt.Errorf("read %s: %w", object, err)
 		}
 	}
-	return platform.Object{}, false, nil
+	return standing{}, false, nil
 }
 
 // victims are objects of other tenants, of each kind that these have: one of the
 // tenant that follows by name and one of the tenant before, since names that
 // begin alike are the ones that a rule takes for each other. What the tenant
 // declares, too, is ISO-001's to judge.
-func victims(ctx context.Context, env *environment, tenant *platform.Tenant) ([]platform.Object, error) {
+func victims(ctx context.Context, env *environment, tenant *platform.Tenant) ([]standing, error) {
 	at := slices.Index(env.Tenants, tenant)
-	var out []platform.Object
+	var out []standing
 	for _, objects := range byKind(slices.Concat(env.Tenants[at+1:], env.Tenants[:at])...) {
 		objects = slices.DeleteFunc(objects, func(o platform.Object) bool {
 			return slices.ContainsFunc(tenant.Objects, func(own platform.Object) bool { return own.String() == o.String() })
@@ -209,9 +225,9 @@ func victims(ctx context.Context, env *environment, tenant *platform.Tenant) ([]
 
 // controls are the tenant's own objects, one of each of the victims' kinds that it
 // has itself.
-func controls(ctx context.Context, env *environment, tenant *platform.Tenant, victims []platform.Object) ([]platform.Object, error) {
+func controls(ctx context.Context, env *environment, tenant *platform.Tenant, victims []standing) ([]standing, error) {
 	own := byKind(tenant)
-	var out []platform.Object
+	var out []standing
 	for _, victim := range victims {
 		kind := victim.GroupVersionKind().GroupKind()
 		object, ok, err := firstThere(ctx, env, own[kind])

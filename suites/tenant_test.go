@@ -105,3 +105,32 @@ func TestByKindLeavesOutWhatOthersApply(t *testing.T) {
 	g.Expect(byKind(&platform.Tenant{Name: "beetle", Objects: []platform.Object{own, platforms}})).To(Equal(
 		map[schema.GroupKind][]platform.Object{{Kind: "Service"}: {own}}))
 }
+
+func TestTakenOverChangesLabelsAlone(t *testing.T) {
+	g := NewWithT(t)
+	live := declared(t, "sonar", `
+apiVersion: v1
+kind: Service
+metadata:
+  name: s
+  uid: "1"
+  resourceVersion: "2"
+  labels: {app: x, toolkit.fluxcd.io/tenant: sonar, kustomize.toolkit.fluxcd.io/name: sonar, kustomize.toolkit.fluxcd.io/namespace: sonar}
+  managedFields: [{manager: m}]
+spec: {selector: {app: x}}
+status: {loadBalancer: {}}
+`)
+	by := &platform.Tenant{Name: "beetle", Kustomization: &platform.Kustomization{
+		Object: declared(t, "", `{apiVersion: kustomize.toolkit.fluxcd.io/v1, kind: Kustomization, metadata: {name: all, namespace: beetle}}`),
+	}}
+	g.Expect(takenOver(live.Unstructured, by)).To(Equal(declared(t, "", `
+apiVersion: v1
+kind: Service
+metadata:
+  name: s
+  labels: {app: x, toolkit.fluxcd.io/tenant: beetle, kustomize.toolkit.fluxcd.io/name: all, kustomize.toolkit.fluxcd.io/namespace: beetle}
+spec: {selector: {app: x}}
+`).Unstructured))
+	bare := takenOver(declared(t, "", `{apiVersion: v1, kind: Service, metadata: {name: s}}`).Unstructured, by)
+	g.Expect(bare.GetLabels()).NotTo(HaveKey(platform.TenantLabel))
+}
