@@ -850,8 +850,14 @@ func (s *site) hindered(ctx context.Context, name string) ([]string, error) {
 			out = append(out, o.String()+" is suspended")
 		}
 	}
-	objects = slices.DeleteFunc(objects, func(o bootstrap.Object) bool { return !own[o.Ref] || o.Suspended })
-	return append(out, bootstrap.Chain(objects, time.Now())...), nil
+	for _, line := range bootstrap.Chain(objects, time.Now()) {
+		for ref := range own {
+			if strings.HasPrefix(line, ref.String()+" is not ready") {
+				out = append(out, line)
+			}
+		}
+	}
+	return out, nil
 }
 
 // lookout takes down what a watch shows, with the time.
