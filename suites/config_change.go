@@ -117,7 +117,10 @@ type edit struct {
 // environments of the session. All is taken back before it returns.
 func (r *run) changeValues(ctx context.Context) (map[place]*finding, error) {
 	if r.changed == nil {
-		x := &experiment{run: r, found: map[place]*finding{}, heads: map[string]string{}}
+		// A spec that ends before the experiment does leaves no findings that others
+		// could take for a result.
+		x := &experiment{run: r, found: map[place]*finding{}, heads: map[string]string{}, err: errors.New("the values were not changed to the end")}
+		x.attempt = x.round
 		r.changed = x
 		x.err = x.make(ctx)
 	}
@@ -345,6 +348,8 @@ type experiment struct {
 	// changed says which sources may have changed.
 	changed func(url string) bool
 	rounds  int
+	// attempt makes a round of edits, and returns what they do not explain.
+	attempt func(context.Context, []edit) ([]odd, error)
 }
 
 // site is one environment during the experiment.
@@ -420,7 +425,7 @@ func (x *experiment) everywhere(ctx context.Context, do func(context.Context, *s
 // made again, in halves, until it is known whose doing it is: what does not come
 // again, like drift that a reconciliation has put right, is nobody's.
 func (x *experiment) judge(ctx context.Context, edits []edit, again bool) error {
-	strange, err := x.round(ctx, edits)
+	strange, err := x.attempt(ctx, edits)
 	if err != nil || len(strange) == 0 {
 		return err
 	}
@@ -462,15 +467,16 @@ type odd struct{ environment, what string }
 func (o odd) String() string { return fmt.Sprintf("in %s, %s", o.environment, o.what) }
 
 // answers are the findings that an edit's effect in an environment belongs to: the
-// one of that environment, or, where the edit is not judged there, those of the
-// others.
+// one of that environment, or, where the edit does not arrive or is not judged
+// there, those of the others.
 func (x *experiment) answers(e edit, environment string) []*finding {
-	if f := x.found[place{e.check, environment, e.tenant}]; f != nil && f.unsupported == "" {
-		return []*finding{f}
-	}
 	var out []*finding
 	for arrives := range e.arrives {
-		if f := x.found[place{e.check, arrives, e.tenant}]; f != nil {
+		f := x.found[place{e.check, arrives, e.tenant}]
+		if f != nil && arrives == environment {
+			return []*finding{f}
+		}
+		if f != nil {
 			out = append(out, f)
 		}
 	}
@@ -683,7 +689,8 @@ func (s *site) begin(ctx, watching context.Context) error {
 		return err
 	}
 	for _, o := range s.objects {
-		if !slices.Contains(s.kinds, o.GroupVersionKind()) {
+		// What comes and goes by itself is not recorded, and need not be listed.
+		if !isNew(o, s.snapshot) && !slices.Contains(s.kinds, o.GroupVersionKind()) {
 			s.kinds = append(s.kinds, o.GroupVersionKind())
 		}
 		if o.GroupVersionKind() == configMap {
@@ -747,7 +754,7 @@ func (s *site) holds(o *unstructured.Unstructured, e edit, mark string) bool {
 	return ok && strings.HasSuffix(text, mark)
 }
 
-// isNew says whether nothing of that name was there before the round.
+// isNew says whether a snapshot has nothing of that name.
 func isNew(o *unstructured.Unstructured, before state.Snapshot) bool {
 	_, there := before[fmt.Sprintf("%s %s/%s", o.GetKind(), o.GetNamespace(), o.GetName())]
 	return !there
@@ -850,8 +857,14 @@ func (s *site) hindered(ctx context.Context, name string) ([]string, error) {
 			out = append(out, o.String()+" is suspended")
 		}
 	}
-	objects = slices.DeleteFunc(objects, func(o bootstrap.Object) bool { return !own[o.Ref] || o.Suspended })
-	return append(out, bootstrap.Chain(objects, time.Now())...), nil
+	for _, line := range bootstrap.Chain(objects, time.Now()) {
+		for ref := range own {
+			if strings.HasPrefix(line, ref.String()+" is not ready") {
+				out = append(out, line)
+			}
+		}
+	}
+	return out, nil
 }
 
 // lookout takes down what a watch shows, with the time.

@@ -1,6 +1,8 @@
 package suites
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"testing"
@@ -183,6 +185,78 @@ func TestEditsOfASelection(t *testing.T) {
 	for _, e := range r.edits(map[place]*finding{}) {
 		g.Expect(e.check).To(Equal(ownValue))
 	}
+}
+
+// What more has changed than is explained is laid to the edit that does it again.
+func TestJudgeFindsWhoseDoingItIs(t *testing.T) {
+	newExperiment := func() (*experiment, []edit) {
+		r := runOn(values([]string{"dev", "prd"}, []string{"beetle", "sonar", "tiger"}))
+		x := &experiment{found: map[place]*finding{}}
+		return x, together(r.edits(x.found), map[string]int{"dev": 3, "prd": 3})[0]
+	}
+	told := func(x *experiment, of func(*finding) []string) map[place][]string {
+		out := map[place][]string{}
+		for at, f := range x.found {
+			if lines := of(f); len(lines) > 0 {
+				out[at] = lines
+			}
+		}
+		return out
+	}
+	problems := func(f *finding) []string { return f.problems }
+	once := func(f *finding) []string { return f.once }
+	strange := []odd{{"prd", "Service apps/x of sonar is gone"}}
+	t.Run("nothing", func(t *testing.T) {
+		g := NewWithT(t)
+		x, edits := newExperiment()
+		x.attempt = func(context.Context, []edit) ([]odd, error) { return nil, nil }
+		g.Expect(x.judge(t.Context(), edits, false)).To(Succeed())
+		g.Expect(told(x, problems)).To(BeEmpty())
+	})
+	for i := range 3 {
+		t.Run(fmt.Sprintf("edit %d does it", i), func(t *testing.T) {
+			g := NewWithT(t)
+			x, edits := newExperiment()
+			g.Expect(edits).To(HaveLen(3))
+			culprit := edits[i]
+			x.attempt = func(_ context.Context, made []edit) ([]odd, error) {
+				if slices.ContainsFunc(made, func(e edit) bool { return e.check == culprit.check && e.tenant == culprit.tenant }) {
+					return strange, nil
+				}
+				return nil, nil
+			}
+			g.Expect(x.judge(t.Context(), edits, false)).To(Succeed())
+			// In production where the edit arrives there, else where it was made.
+			environment := "prd"
+			if _, arrives := culprit.arrives[environment]; !arrives {
+				environment = "dev"
+			}
+			g.Expect(told(x, problems)).To(Equal(map[place][]string{
+				{culprit.check, environment, culprit.tenant}: {"in prd, Service apps/x of sonar is gone"},
+			}))
+			g.Expect(told(x, once)).To(BeEmpty())
+		})
+	}
+	t.Run("it does not come again", func(t *testing.T) {
+		g := NewWithT(t)
+		x, edits := newExperiment()
+		attempts := 0
+		x.attempt = func(context.Context, []edit) ([]odd, error) {
+			if attempts++; attempts == 1 {
+				return strange, nil
+			}
+			return nil, nil
+		}
+		g.Expect(x.judge(t.Context(), edits[:1], false)).To(Succeed())
+		g.Expect(attempts).To(Equal(2), "an edit alone is made again, too")
+		g.Expect(told(x, problems)).To(BeEmpty())
+		g.Expect(told(x, once)).To(HaveLen(1))
+	})
+	t.Run("a round that cannot be made", func(t *testing.T) {
+		x, edits := newExperiment()
+		x.attempt = func(context.Context, []edit) ([]odd, error) { return nil, errors.New("no API server") }
+		NewWithT(t).Expect(x.judge(t.Context(), edits, false)).To(MatchError("no API server"))
+	})
 }
 
 func TestMark(t *testing.T) {
