@@ -13,7 +13,9 @@
 // folder is known for its source: the repository under test itself, or a URL of
 // [Options.Sources], composed through GitRepository spec.include. What cannot be
 // read is listed in [Platform.Unread] with its reason; nothing is dropped in
-// silence. Charts are recorded and not rendered.
+// silence. Charts are recorded and not rendered: of a tenant's releases that is
+// listed too, since what the tenant has is then not known. So are kinds of Flux, or
+// of those who extend it, that stand for objects which no file holds.
 //
 // # What a tenant is
 //
