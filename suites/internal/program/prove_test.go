@@ -108,7 +108,12 @@ func TestRounds(t *testing.T) {
 		o.Patches = []overlay.Patch{{Repository: "platform", Path: path, Delete: true}}
 		return o
 	}
-	p := &program{owed: owed}
+	p := &program{owed: owed, suite: Suite{Registry: &check.Registry{}}}
+	if err := p.suite.Registry.Add(check.Check{
+		ID: "CFG-003", Title: "x", Why: "x", Remedy: "x", Reference: "x", Level: check.Core, Scope: check.ScopeTenant, Disruptive: true,
+	}); err != nil {
+		t.Fatal(err)
+	}
 	for _, test := range []struct {
 		name   string
 		faults []overlay.Overlay
@@ -122,6 +127,7 @@ func TestRounds(t *testing.T) {
 		{"one outcome of an environment", []overlay.Overlay{boot, bootToo}, []string{"FLT-005, FLT-006"}},
 		{"one that has to be alone in its environment", []overlay.Overlay{boot, alone(bootToo), tenant("FLT-007", "dev", "beetle", "TEN-001"), tenant("FLT-008", "prd", "beetle", "TEN-001")}, []string{"FLT-005, FLT-007, FLT-008", "FLT-006"}},
 		{"and lets others be", []overlay.Overlay{alone(boot), tenant("FLT-007", "dev", "beetle", "TEN-001"), tenant("FLT-008", "prd", "beetle", "TEN-001")}, []string{"FLT-005, FLT-008", "FLT-007"}},
+		{"one that changes of values tell, and one that they do not", []overlay.Overlay{tenant("FLT-001", "dev", "beetle", "CFG-003"), boot, tenant("FLT-002", "dev", "sonar", "CFG-003")}, []string{"FLT-001, FLT-002", "FLT-005"}},
 		{"one file", []overlay.Overlay{patch(boot, "a.yaml"), patch(tenant("FLT-002", "prd", "beetle", "TEN-001"), "a.yaml"), patch(bootToo, "b.yaml")}, []string{"FLT-005, FLT-006", "FLT-002"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {

@@ -67,13 +67,22 @@ func (p *program) cells(fault overlay.Overlay, checks []string) []cell {
 
 // meet says whether two faults would be seen in one outcome of a tenant, or change
 // one thing. Both may be seen in one outcome of an environment, which must then
-// say the words of each.
+// say the words of each. A fault that a disruptive check finds meets all that such
+// checks need not be judged for: what they change would not arrive where those are.
 func (p *program) meet(a, b overlay.Overlay) bool {
-	if a.Meets(b) {
+	if a.Meets(b) || p.disrupted(a) != p.disrupted(b) {
 		return true
 	}
 	other := p.cells(b, claims(b))
 	return slices.ContainsFunc(p.cells(a, claims(a)), func(c cell) bool { return c.tenant != "" && slices.Contains(other, c) })
+}
+
+// disrupted says whether a disruptive check is to find a fault.
+func (p *program) disrupted(fault overlay.Overlay) bool {
+	return slices.ContainsFunc(claims(fault), func(id string) bool {
+		c, known := p.suite.Registry.Get(id)
+		return known && c.Disruptive
+	})
 }
 
 // rounds puts each fault into the first round in which it meets none.
@@ -228,7 +237,7 @@ func (p *program) proveBringUp(soft, hard context.Context, in *input, faults rou
 func (p *program) judgeFaults(ctx context.Context, in *input, r *running, faults round) ([]trial, []string, error) {
 	var checks []string
 	for _, c := range p.suite.Registry.All() {
-		if !c.Disruptive || slices.ContainsFunc(faults, func(fault overlay.Overlay) bool { return slices.Contains(claims(fault), c.ID) }) {
+		if !c.Disruptive || slices.ContainsFunc(faults, p.disrupted) {
 			checks = append(checks, c.ID)
 		}
 	}
