@@ -38,7 +38,7 @@ var _ = perEnvironment(check.Check{
 }, func(ctx SpecContext, env *environment) {
 	objects, err := atRest(ctx, env)
 	Expect(err).NotTo(HaveOccurred())
-	Expect(objects).NotTo(BeEmpty(), "the cluster holds no Flux object at all")
+	expectSome(objects, "the cluster holds no Flux object at all")
 	problems := bootstrap.Chain(objects, time.Now())
 	for _, o := range objects {
 		if problem := notServed(env, o); problem != "" {
@@ -347,7 +347,7 @@ var _ = perEnvironment(check.Check{
 }, func(ctx SpecContext, env *environment) {
 	report, err := env.state.ClusterReport(ctx)
 	Expect(err).NotTo(HaveOccurred())
-	Expect(report.Backed).NotTo(BeEmpty(), "no component runs in this cluster")
+	expectSome(report.Backed, "no component runs in this cluster")
 	deployments := &appsv1.DeploymentList{}
 	Expect(env.client.List(ctx, deployments)).To(Succeed())
 	declared := map[string][]string{}
@@ -401,8 +401,8 @@ var _ = perEnvironment(check.Check{
 }, func(ctx SpecContext, env *environment) {
 	report, err := env.state.ClusterReport(ctx)
 	Expect(err).NotTo(HaveOccurred())
-	Expect(report.Backed).NotTo(BeEmpty(), "no component runs in this cluster")
-	Expect(env.FluxSystem.Controllers).NotTo(BeEmpty(), "the platform declares no Flux controller in %s", env.FluxSystem.Path)
+	expectSome(report.Backed, "no component runs in this cluster")
+	expectSome(env.FluxSystem.Controllers, "the platform declares no Flux controller in %s", env.FluxSystem.Path)
 	deployments := &appsv1.DeploymentList{}
 	Expect(env.client.List(ctx, deployments, client.InNamespace(bootstrap.Namespace))).To(Succeed())
 	api, err := discovery.NewDiscoveryClientForConfig(env.config)
@@ -626,7 +626,7 @@ var _ = perEnvironment(check.Check{
 		names = append(names, a.Namespace+"/"+a.Name)
 	}
 	acting := slices.DeleteFunc(objects, func(o bootstrap.Object) bool { return o.Kind != "Kustomization" && o.Kind != "HelmRelease" })
-	Expect(acting).NotTo(BeEmpty(), "the cluster holds neither a Kustomization nor a HelmRelease")
+	expectSome(acting, "the cluster holds neither a Kustomization nor a HelmRelease")
 	expectNone(withoutAccount(acting, names), "objects that act as nobody in particular")
 })
 

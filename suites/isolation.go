@@ -38,7 +38,7 @@ var _ = perEnvironment(check.Check{
 	in := state.OwnersInput{Inventories: inventories(flux), Tenants: appliers(env), TenantLabel: platform.TenantLabel}
 	in.Objects, err = shared(ctx, env)
 	Expect(err).NotTo(HaveOccurred())
-	Expect(in.Objects).NotTo(BeEmpty(), "the tenants' namespaces are empty")
+	expectSome(in.Objects, "the tenants' namespaces are empty")
 	owned := map[string]int{}
 	var problems []string
 	for _, o := range state.Owners(in) {
@@ -217,8 +217,8 @@ var _ = perEnvironment(check.Check{
 			workloads = append(workloads, object)
 		}
 	}
-	Expect(services).NotTo(BeEmpty(), "Services of the tenants")
-	Expect(workloads).NotTo(BeEmpty(), "workloads of the tenants")
+	expectSome(services, "the tenants' namespaces hold no Service")
+	expectSome(workloads, "the tenants' namespaces hold no workload")
 	var problems []string
 	for _, service := range services {
 		kind, _, _ := unstructured.NestedString(service.Object, "spec", "type")
@@ -243,7 +243,7 @@ var _ = perTenant(check.Check{
 	Reference: "https://kubernetes.io/docs/reference/using-api/server-side-apply/#field-management",
 	Level:     check.Core,
 }, func(ctx SpecContext, env *environment, tenant *platform.Tenant) {
-	Expect(tenant.Objects).NotTo(BeEmpty(), "the platform declares no object for this tenant")
+	expectSome(tenant.Objects, "the platform declares no object for this tenant")
 	flux, err := bootstrap.Observe(ctx, env.client)
 	Expect(err).NotTo(HaveOccurred())
 	applied := inventories(flux)

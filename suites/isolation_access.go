@@ -33,8 +33,10 @@ import (
 func reconcilerOf(env *environment, tenant *platform.Tenant) (string, client.Client) {
 	GinkgoHelper()
 	account := tenant.Reconciler
-	Expect(account.Name).NotTo(BeEmpty(), "%s, declared at %s, names no account, and the controller has no default one: it acts as cluster-admin",
-		tenant.Kustomization, tenant.Kustomization.Origin)
+	if account.Name == "" {
+		Fail(fmt.Sprintf("%s, declared at %s, names no account, and the controller has no default one: it acts as cluster-admin",
+			tenant.Kustomization, tenant.Kustomization.Origin))
+	}
 	user := "system:serviceaccount:" + account.Namespace + ":" + account.Name
 	actor, err := env.as(user)
 	Expect(err).NotTo(HaveOccurred())

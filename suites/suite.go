@@ -97,8 +97,6 @@ func (e *environment) unanswered(ctx context.Context, failure string) string {
 
 // attach prepares a run on the session that view shows.
 func attach(view *bringup.View, selection program.Selection, runFolder string) (*run, error) {
-	// The API server warns of old kinds, which listing everything includes.
-	rest.SetDefaultWarningHandler(rest.NoWarnings{})
 	checks, err := registry.Select(selection.Checks)
 	if err != nil {
 		return nil, err

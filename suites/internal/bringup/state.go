@@ -131,6 +131,8 @@ func (e EnvironmentState) Config() (*rest.Config, error) {
 		return nil, fmt.Errorf("read the kubeconfig of %s: %w", e.Name, err)
 	}
 	config.QPS, config.Burst = -1, 0
+	// It warns of old kinds and names, which listing everything includes.
+	config.WarningHandler = rest.NoWarnings{}
 	return config, nil
 }
 

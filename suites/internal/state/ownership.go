@@ -149,17 +149,21 @@ func helmsRecord(object *unstructured.Unstructured) bool {
 }
 
 // kubernetesOwn says whether Kubernetes itself puts this object into every
-// namespace, or into «default», or keeps it as a record of what happened there.
+// namespace, or into «default», or a record of what happened there is kept in it.
 func kubernetesOwn(object *unstructured.Unstructured) bool {
 	if object.GetNamespace() == "default" && object.GetName() == "kubernetes" {
 		return slices.Contains([]string{"Service", "Endpoints", "EndpointSlice"}, object.GetKind())
+	}
+	// What a policy engine reports of objects comes and goes with them.
+	if slices.Contains([]string{"wgpolicyk8s.io", "openreports.io", "reports.kyverno.io"}, object.GroupVersionKind().Group) {
+		return true
 	}
 	switch object.GetKind() {
 	case "ConfigMap":
 		return object.GetName() == "kube-root-ca.crt"
 	case "ServiceAccount":
 		return object.GetName() == "default"
-	case "Event", "PolicyReport", "Report":
+	case "Event":
 		return true
 	case "Endpoints":
 		// The controller that mirrors a Service's slices gives them no owner.

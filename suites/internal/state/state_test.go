@@ -136,6 +136,8 @@ func TestOwners(t *testing.T) {
 	record.Object["type"] = "helm.sh/release.v1"
 	kubernetes := object("EndpointSlice", "kubernetes", "1", nil, "")
 	kubernetes.SetNamespace("default")
+	report := object("EphemeralReport", "r", "1", nil, "")
+	report.SetAPIVersion("reports.kyverno.io/v1")
 	for _, row := range []struct {
 		name        string
 		object      *unstructured.Unstructured
@@ -185,6 +187,7 @@ func TestOwners(t *testing.T) {
 		{"what Kubernetes keeps in default", kubernetes, nil, "kubernetes", ""},
 		{"nobody", object("ConfigMap", "x", "1", nil, ""), nil, "", "no inventory, label or owner reference names its owner"},
 		{"what Kubernetes puts there", object("ConfigMap", "kube-root-ca.crt", "1", nil, ""), nil, "kubernetes", ""},
+		{"what Kyverno writes down of a request", report, nil, "kubernetes", ""},
 		{"an owner that is gone", object("Pod", "p", "1", nil, "9"), nil, "", "its owner Owner parent does not exist"},
 	} {
 		t.Run(row.name, func(t *testing.T) {
