@@ -183,8 +183,14 @@ var _ = perTenant(check.Check{
 			Expect(err).NotTo(HaveOccurred())
 			there, err := counterpart(ctx, other, pair[1])
 			Expect(err).NotTo(HaveOccurred())
-			if here.Live == nil || there.Live == nil {
-				continue // that it is missing is not said here
+			// That it is missing is said where it is.
+			switch {
+			case here.Live == nil:
+				unknown = append(unknown, env.Name)
+				continue
+			case there.Live == nil:
+				unknown = append(unknown, other.Name)
+				continue
 			}
 			compared++
 			for _, deviation := range state.Deviations(here, there) {
@@ -195,7 +201,7 @@ var _ = perTenant(check.Check{
 	expectNone(problems, "differences that no declaration explains")
 	switch {
 	case compared == 0 && len(unknown) > 0:
-		Skip(notSupported + fmt.Sprintf("what %s declares in %s is not known: there is nothing to compare with", tenant.Name, strings.Join(unknown, ", ")))
+		Skip(notSupported + fmt.Sprintf("no object of %s is known and there in %s: there is nothing to compare with", tenant.Name, strings.Join(slices.Compact(slices.Sorted(slices.Values(unknown))), " and ")))
 	case compared == 0 && !slices.ContainsFunc(current.all, func(other *environment) bool { return other != env && other.Tenant(tenant.Name) != nil }):
 		Skip(notSupported + fmt.Sprintf("this session has %s in %s only: there is nothing to compare with", tenant.Name, env.Name))
 	case compared == 0:
