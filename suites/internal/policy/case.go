@@ -29,12 +29,8 @@ import (
 // TestFile is the name of a test file, as «kyverno test» looks for it.
 const TestFile = "kyverno-test.yaml"
 
-// MessageAnnotation of a test says which fragment the refusal must contain;
-// ControlAnnotation names the good example that differs in one field.
-const (
-	MessageAnnotation = "conformance.flux-platform/message"
-	ControlAnnotation = "conformance.flux-platform/control"
-)
+// MessageAnnotation of a test says which fragment the refusal must contain.
+const MessageAnnotation = "conformance.flux-platform/message"
 
 // The operations of an example.
 const (
