@@ -8,5 +8,5 @@ if [[ $(uname) != Linux ]]; then
 	echo "live: these tests look at /proc and make namespaces: run them on Linux" >&2
 	exit 1
 fi
-echo "live: go test -tags live ./suites/internal/program (about 8 minutes with the components ready)"
+echo "live: go test -tags live ./suites/internal/program (about 12 minutes with the components ready)"
 "${GO:-go}" test -tags live -count 1 -timeout 60m -run '^TestLive' -v ./suites/internal/program
