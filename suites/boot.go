@@ -216,7 +216,7 @@ func missing(env *platform.Environment, objects []bootstrap.Object) []string {
 	}
 	var out []string
 	for _, o := range declared {
-		if !live[bootstrap.Ref{Kind: o.GetKind(), Namespace: o.GetNamespace(), Name: o.GetName()}] {
+		if !live[refOf(o)] {
 			out = append(out, fmt.Sprintf("%s, declared at %s, is not in the cluster", o, o.Origin))
 		}
 	}
@@ -228,7 +228,7 @@ func missing(env *platform.Environment, objects []bootstrap.Object) []string {
 func otherChart(releases []*platform.HelmRelease, objects []bootstrap.Object) []string {
 	var out []string
 	for _, declared := range releases {
-		ref := bootstrap.Ref{Kind: "HelmRelease", Namespace: declared.GetNamespace(), Name: declared.GetName()}
+		ref := refOf(declared.Object)
 		i := slices.IndexFunc(objects, func(o bootstrap.Object) bool { return o.Ref == ref })
 		if i < 0 || objects[i].Suspended {
 			continue

@@ -14,7 +14,6 @@ import (
 	. "github.com/onsi/gomega"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -234,9 +233,7 @@ func counterparts(tenant, other *platform.Tenant) [][2]platform.Object {
 // counterpart reads an object as it is in an environment; Live is nil where it is
 // not there.
 func counterpart(ctx context.Context, env *environment, declared platform.Object) (state.Counterpart, error) {
-	live := &unstructured.Unstructured{}
-	live.SetGroupVersionKind(declared.GroupVersionKind())
-	err := env.client.Get(ctx, client.ObjectKeyFromObject(declared.Unstructured), live)
+	live, err := env.live(ctx, declared)
 	if apierrors.IsNotFound(err) {
 		return state.Counterpart{Declared: declared.Unstructured}, nil
 	}

@@ -95,17 +95,12 @@ func (s *site) look(ctx context.Context, all bool) error {
 		}
 	} else {
 		s.objects = nil
-		for _, kind := range s.kinds {
-			for _, namespace := range s.namespaces {
-				list := &unstructured.UnstructuredList{}
-				list.SetGroupVersionKind(kind.GroupVersion().WithKind(kind.Kind + "List"))
-				if err := s.env.client.List(ctx, list, client.InNamespace(namespace)); err != nil {
-					return fmt.Errorf("list %s in %s: %w", kind.Kind, namespace, err)
-				}
-				for i := range list.Items {
-					s.objects = append(s.objects, &list.Items[i])
-				}
+		for _, namespace := range s.namespaces {
+			found, err := listAs(ctx, s.env, namespace, s.kinds...)
+			if err != nil {
+				return err
 			}
+			s.objects = append(s.objects, found...)
 		}
 	}
 	s.snapshot = state.Record(s.objects, s.tenants)
@@ -212,10 +207,10 @@ func (s *site) hindered(ctx context.Context, name string) ([]string, error) {
 	tenant := s.env.Tenant(name)
 	own := map[bootstrap.Ref]bool{}
 	for _, o := range tenant.Sources {
-		own[bootstrap.Ref{Kind: o.GetKind(), Namespace: o.GetNamespace(), Name: o.GetName()}] = true
+		own[refOf(o.Object)] = true
 	}
 	for _, o := range tenant.Kustomizations {
-		own[bootstrap.Ref{Kind: o.GetKind(), Namespace: o.GetNamespace(), Name: o.GetName()}] = true
+		own[refOf(o.Object)] = true
 	}
 	objects, err := bootstrap.Observe(ctx, s.env.client)
 	if err != nil {

@@ -9,7 +9,9 @@ import (
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/util/wait"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/your-org/flux-platform-conformance/suites/internal/bootstrap"
 	"github.com/your-org/flux-platform-conformance/suites/internal/platform"
@@ -33,6 +35,18 @@ func (e *environment) fluxWords(ctx context.Context, tenant *platform.Tenant) ([
 		return !busy || time.Now().After(patience), nil
 	})
 	return words, err
+}
+
+// refOf is the name by which what Flux says of a declared object is found.
+func refOf(o platform.Object) bootstrap.Ref {
+	return bootstrap.Ref{Kind: o.GetKind(), Namespace: o.GetNamespace(), Name: o.GetName()}
+}
+
+// live reads a declared object as it is in the cluster.
+func (e *environment) live(ctx context.Context, declared platform.Object) (*unstructured.Unstructured, error) {
+	out := &unstructured.Unstructured{}
+	out.SetGroupVersionKind(declared.GroupVersionKind())
+	return out, e.client.Get(ctx, client.ObjectKeyFromObject(declared.Unstructured), out)
 }
 
 // unready says of a tenant's Flux objects why they are not ready, in the order in
@@ -63,7 +77,7 @@ func unready(tenant *platform.Tenant, objects []bootstrap.Object) (words []strin
 // one that is not there, the Kustomization that brings it may say why. busy says
 // that an attempt is under way.
 func wordsOf(o platform.Object, objects []bootstrap.Object) (words string, busy bool) {
-	ref := bootstrap.Ref{Kind: o.GetKind(), Namespace: o.GetNamespace(), Name: o.GetName()}
+	ref := refOf(o)
 	i := slices.IndexFunc(objects, func(o bootstrap.Object) bool { return o.Ref == ref })
 	switch {
 	case i < 0:

@@ -16,7 +16,6 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/discovery"
 	"k8s.io/client-go/dynamic"
-	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/your-org/flux-platform-conformance/suites/internal/bootstrap"
 	"github.com/your-org/flux-platform-conformance/suites/internal/check"
@@ -93,13 +92,7 @@ func inventories(flux []bootstrap.Object) map[string][]string {
 // inventory lists what a Flux object says it applied. Of a HelmRelease its chart
 // and Helm's records of it are its own as well, and stand in no list.
 func inventory(o bootstrap.Object) []string {
-	var out []string
-	entries, _, _ := unstructured.NestedSlice(o.Live.Object, "status", "inventory", "entries")
-	for _, entry := range entries {
-		fields, _ := entry.(map[string]any)
-		id, _ := fields["id"].(string)
-		out = append(out, id)
-	}
+	out := o.Inventory()
 	if o.Kind != "HelmRelease" {
 		return out
 	}
@@ -250,9 +243,8 @@ var _ = perTenant(check.Check{
 	found := 0
 	var problems []string
 	for _, declared := range tenant.Objects {
-		live := &unstructured.Unstructured{}
-		live.SetGroupVersionKind(declared.GroupVersionKind())
-		if err := env.client.Get(ctx, client.ObjectKeyFromObject(declared.Unstructured), live); apierrors.IsNotFound(err) {
+		live, err := env.live(ctx, declared)
+		if apierrors.IsNotFound(err) {
 			continue // that it is missing is not said here
 		} else if err != nil {
 			problems = append(problems, fmt.Sprintf("%s: %s", declared, err))

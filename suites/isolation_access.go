@@ -181,9 +181,7 @@ func byKind(tenants ...*platform.Tenant) map[schema.GroupKind][]platform.Object 
 // firstThere is the first of some objects that is in the cluster.
 func firstThere(ctx context.Context, env *environment, objects []platform.Object) (standing, bool, error) {
 	for _, object := range objects {
-		live := &unstructured.Unstructured{}
-		live.SetGroupVersionKind(object.GroupVersionKind())
-		err := env.client.Get(ctx, client.ObjectKeyFromObject(object.Unstructured), live)
+		live, err := env.live(ctx, object)
 		if err == nil {
 			return standing{object, live}, true, nil
 		}

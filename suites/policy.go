@@ -12,7 +12,6 @@ import (
 	. "github.com/onsi/gomega"
 	admissionv1 "k8s.io/api/admissionregistration/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/your-org/flux-platform-conformance/suites/internal/check"
 	"github.com/your-org/flux-platform-conformance/suites/internal/platform"
@@ -149,9 +148,8 @@ var _ = perEnvironment(check.Check{
 	Expect(env.client.List(ctx, configurations)).To(Succeed())
 	var problems []string
 	for _, declared := range policies {
-		live := &unstructured.Unstructured{}
-		live.SetGroupVersionKind(declared.GroupVersionKind())
-		if err := env.client.Get(ctx, client.ObjectKeyFromObject(declared.Unstructured), live); err != nil {
+		live, err := env.live(ctx, declared)
+		if err != nil {
 			problems = append(problems, fmt.Sprintf("%s, declared at %s, is not in the cluster: %s", declared, declared.Origin, err))
 			live = nil
 		}

@@ -103,9 +103,7 @@ var _ = perTenant(check.Check{
 		}
 	}
 	for _, declared := range tenant.Objects {
-		live := &unstructured.Unstructured{}
-		live.SetGroupVersionKind(declared.GroupVersionKind())
-		err := env.client.Get(ctx, client.ObjectKeyFromObject(declared.Unstructured), live)
+		live, err := env.live(ctx, declared)
 		if err != nil {
 			problems = append(problems, fmt.Sprintf("%s: %s", declared, err))
 			continue

@@ -101,10 +101,8 @@ func (s *settler) cancels(ctx context.Context) (bool, error) {
 // healthy says whether all that a Kustomization applied is healthy, and whether
 // that can be told here: of a kind with health expressions only Flux can.
 func (s *settler) healthy(ctx context.Context, o Object, index map[Ref]Object) (healthy, known bool, err error) {
-	entries, _, _ := unstructured.NestedSlice(o.Live.Object, "status", "inventory", "entries")
-	for _, entry := range entries {
-		fields, _ := entry.(map[string]any)
-		id, _ := fields["id"].(string)
+	ids := o.Inventory()
+	for _, id := range ids {
 		parts := strings.Split(id, "_")
 		if len(parts) != 4 {
 			return false, false, nil
@@ -127,7 +125,7 @@ func (s *settler) healthy(ctx context.Context, o Object, index map[Ref]Object) (
 			}
 		}
 	}
-	return len(entries) > 0, true, nil
+	return len(ids) > 0, true, nil
 }
 
 // judgedByExpression says whether the Kustomization has a health expression for a

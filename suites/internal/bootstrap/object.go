@@ -67,6 +67,19 @@ func (o Object) Current() bool {
 	return o.Ready == "True" && o.Observed == o.Generation
 }
 
+// Inventory lists what a Kustomization or HelmRelease says that it applied, as
+// namespace_name_group_kind.
+func (o Object) Inventory() []string {
+	entries, _, _ := unstructured.NestedSlice(o.Live.Object, "status", "inventory", "entries")
+	var out []string
+	for _, entry := range entries {
+		fields, _ := entry.(map[string]any)
+		id, _ := fields["id"].(string)
+		out = append(out, id)
+	}
+	return out
+}
+
 // Observe lists all Flux objects of a cluster; kinds that the server does not
 // know yet are left out.
 func Observe(ctx context.Context, c client.Reader) ([]Object, error) {

@@ -8,7 +8,6 @@ import (
 	"strings"
 	"time"
 
-	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/util/wait"
 )
 
@@ -208,11 +207,8 @@ func reached(edges map[Ref][]Ref, from Ref) map[Ref]bool {
 
 // applied lists what a Kustomization says that it applied.
 func applied(o Object) []Ref {
-	entries, _, _ := unstructured.NestedSlice(o.Live.Object, "status", "inventory", "entries")
 	var out []Ref
-	for _, entry := range entries {
-		fields, _ := entry.(map[string]any)
-		id, _ := fields["id"].(string)
+	for _, id := range o.Inventory() {
 		if parts := strings.Split(id, "_"); len(parts) == 4 {
 			out = append(out, Ref{Kind: parts[3], Namespace: parts[0], Name: parts[1]})
 		}
