@@ -1,6 +1,7 @@
 package bringup
 
 import (
+	"cmp"
 	"context"
 	"encoding/base64"
 	"encoding/json"
@@ -174,12 +175,17 @@ func (b *bringUp) openStore() error {
 // OpenStore opens the component store of this machine with the pins that the
 // program ships.
 func OpenStore(assets fs.FS, root string, config platform.Config, tell func(component.Progress)) (*component.Store, error) {
-	pins, err := fs.Sub(assets, "scripts/pins")
+	scripts, err := fs.Sub(assets, "scripts")
+	if err != nil {
+		return nil, fmt.Errorf("open the sources: %w", err)
+	}
+	pins, err := fs.Sub(scripts, "pins")
 	if err != nil {
 		return nil, fmt.Errorf("open the pins: %w", err)
 	}
 	return component.Open(component.Options{
-		Dir: filepath.Join(root, "store"), Pins: pins, Mirrors: config.Registries, Progress: tell,
+		Dir: filepath.Join(root, "store"), Pins: pins, Sources: scripts, Mirrors: config.Registries,
+		StandIns: config.Components, Progress: tell,
 	})
 }
 
@@ -187,7 +193,7 @@ func OpenStore(assets fs.FS, root string, config platform.Config, tell func(comp
 // platform's pods name is resolved when they appear.
 func (b *bringUp) components(ctx context.Context) error {
 	var requests []component.Request
-	for _, name := range b.store.Names() {
+	for _, name := range b.store.NamesFor(b.provider()) {
 		if name == "kyverno-cli" {
 			continue
 		}
@@ -210,6 +216,9 @@ func (b *bringUp) components(ctx context.Context) error {
 	b.state.Components = components
 	return nil
 }
+
+// provider is what this session's clusters are made of.
+func (b *bringUp) provider() string { return cmp.Or(b.options.Provider, Providers()[0]) }
 
 // uses says whether a component that is no part of the control plane is likely
 // to be asked for: Flux always, Kyverno where the platform names it.
@@ -297,7 +306,7 @@ func (b *bringUp) environment(ctx, writing context.Context, environment *platfor
 		provider := embedded.Provider{}
 		c, err = provider.Create(ctx, cluster.Spec{
 			Name: name, Dir: filepath.Join(dir, "cluster"), Binaries: b.binaries,
-			Recognize: b.store.Recognize, Resolve: b.resolve,
+			Recognize: b.store.Recognizer(b.provider()), Resolve: b.resolve,
 			Environ: map[string][]string{"source-controller": b.server.Environ()},
 			Ports:   b.session.Port, Marker: b.session.Marker(), Log: log,
 		})
