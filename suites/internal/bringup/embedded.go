@@ -34,7 +34,7 @@ func (g *embeddedGround) prepare(ctx context.Context) error {
 func (g *embeddedGround) host() string { return "" }
 
 func (g *embeddedGround) create(ctx context.Context, _ *platform.Environment, spec cluster.Spec) (cluster.Cluster, error) {
-	spec.Binaries, spec.Recognize, spec.Resolve = g.binaries, g.store.Recognize, g.resolve
+	spec.Binaries, spec.Resolve = g.binaries, g.resolve
 	return embedded.Provider{}.Create(ctx, spec)
 }
 
@@ -44,7 +44,7 @@ func (g *embeddedGround) close(context.Context) error { return nil }
 // platform's pods name is resolved when they appear.
 func (g *embeddedGround) components(ctx context.Context) error {
 	var requests []component.Request
-	for _, name := range g.store.Names() {
+	for _, name := range g.store.NamesFor(g.provider()) {
 		if name == "kyverno-cli" {
 			continue
 		}

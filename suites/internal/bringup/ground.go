@@ -1,6 +1,7 @@
 package bringup
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 
@@ -40,15 +41,14 @@ func Providers() []string {
 	return out
 }
 
+// provider is what this session's clusters are made of.
+func (b *bringUp) provider() string { return cmp.Or(b.options.Provider, Providers()[0]) }
+
 func (b *bringUp) newGround() (ground, error) {
-	wanted := b.options.Provider
-	if wanted == "" {
-		wanted = Providers()[0]
-	}
 	for _, g := range grounds {
-		if g.provider == wanted {
+		if g.provider == b.provider() {
 			return g.of(b), nil
 		}
 	}
-	return nil, fmt.Errorf("there is no provider %q", wanted)
+	return nil, fmt.Errorf("there is no provider %q", b.provider())
 }

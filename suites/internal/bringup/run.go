@@ -165,12 +165,17 @@ func (b *bringUp) openStore() error {
 // OpenStore opens the component store of this machine with the pins that the
 // program ships.
 func OpenStore(assets fs.FS, root string, config platform.Config, tell func(component.Progress)) (*component.Store, error) {
-	pins, err := fs.Sub(assets, "scripts/pins")
+	scripts, err := fs.Sub(assets, "scripts")
+	if err != nil {
+		return nil, fmt.Errorf("open the sources: %w", err)
+	}
+	pins, err := fs.Sub(scripts, "pins")
 	if err != nil {
 		return nil, fmt.Errorf("open the pins: %w", err)
 	}
 	return component.Open(component.Options{
-		Dir: filepath.Join(root, "store"), Pins: pins, Mirrors: config.Registries, Progress: tell,
+		Dir: filepath.Join(root, "store"), Pins: pins, Sources: scripts, Mirrors: config.Registries,
+		StandIns: config.Components, Progress: tell,
 	})
 }
 
@@ -239,7 +244,7 @@ func (b *bringUp) environment(ctx, writing context.Context, environment *platfor
 			return fmt.Errorf("open the provider's log: %w", err)
 		}
 		c, err = b.ground.create(ctx, environment, cluster.Spec{
-			Name: name, Dir: filepath.Join(dir, "cluster"),
+			Name: name, Dir: filepath.Join(dir, "cluster"), Recognize: b.store.Recognizer(b.provider()),
 			Environ: map[string][]string{"source-controller": b.server.Environ()},
 			Ports:   b.session.Port, Marker: b.session.Marker(), Log: log,
 		})
