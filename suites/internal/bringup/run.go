@@ -76,9 +76,10 @@ type bringUp struct {
 	session *session.Session
 	emit    func(session.Event)
 
-	config   platform.Config
-	platform *platform.Platform
-	ground   ground
+	config       platform.Config
+	platform     *platform.Platform
+	environments []*platform.Environment // those that are brought up
+	ground       ground
 	store    *component.Store
 	server   *source.Server
 	stop     context.CancelFunc
@@ -117,7 +118,7 @@ func (b *bringUp) up(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	b.config, b.platform = input.Config, input.Platform
+	b.config, b.platform, b.environments = input.Config, input.Platform, input.Environments
 	if err := b.openStore(); err != nil {
 		return err
 	}
@@ -136,7 +137,7 @@ func (b *bringUp) up(ctx context.Context) error {
 	running, fail := context.WithCancelCause(running)
 	defer fail(nil)
 	b.fail = fail
-	for _, environment := range input.Environments {
+	for _, environment := range b.environments {
 		group.Go(func() error { return b.environment(running, writing, environment) })
 	}
 	if err := group.Wait(); err != nil {
@@ -197,17 +198,35 @@ func (b *bringUp) resolve(ctx context.Context, name, image string) (string, erro
 	if err != nil {
 		return "", err
 	}
+	if substituted {
+		found[0].InPlaceOf = []string{image}
+	}
+	b.used(found[0])
+	return found[0].Path, nil
+}
+
+// used takes down that a component runs, and in whose place.
+func (b *bringUp) used(c component.Component) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	at := slices.IndexFunc(b.state.Components, func(c component.Component) bool { return c.Path == found[0].Path })
+	at := slices.IndexFunc(b.state.Components, func(known component.Component) bool { return known.Path == c.Path })
 	if at < 0 {
-		at = len(b.state.Components)
-		b.state.Components = append(b.state.Components, found[0])
+		b.state.Components = append(b.state.Components, c)
+		return
 	}
-	if c := &b.state.Components[at]; substituted && !slices.Contains(c.InPlaceOf, image) {
-		c.InPlaceOf = append(c.InPlaceOf, image)
+	known := &b.state.Components[at]
+	for _, image := range c.InPlaceOf {
+		if !slices.Contains(known.InPlaceOf, image) {
+			known.InPlaceOf = append(known.InPlaceOf, image)
+		}
 	}
-	return found[0].Path, nil
+}
+
+// note has something said in the report.
+func (b *bringUp) note(format string, args ...any) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.state.Notes = append(b.state.Notes, fmt.Sprintf(format, args...))
 }
 
 // lackGrace is how long a lack is kept to itself: the programs of one release are
