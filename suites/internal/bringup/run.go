@@ -25,7 +25,6 @@ import (
 	"github.com/your-org/flux-platform-conformance/suites/internal/bootstrap"
 	"github.com/your-org/flux-platform-conformance/suites/internal/check"
 	"github.com/your-org/flux-platform-conformance/suites/internal/cluster"
-	"github.com/your-org/flux-platform-conformance/suites/internal/cluster/embedded"
 	"github.com/your-org/flux-platform-conformance/suites/internal/component"
 	"github.com/your-org/flux-platform-conformance/suites/internal/platform"
 	"github.com/your-org/flux-platform-conformance/suites/internal/progress"
@@ -46,17 +45,6 @@ const (
 	phaseBootstrap  = "bootstrap"
 	phasePlatform   = "platform"
 )
-
-// controlPlane are the components that every cluster of the embedded provider is
-// made of.
-var controlPlane = []string{"etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kwok", "kwokctl"}
-
-// OfControlPlane says whether a component is one of those: no platform declares
-// its version.
-func OfControlPlane(name string) bool { return slices.Contains(controlPlane, name) }
-
-// Providers lists the kinds of clusters that a session can be made of.
-func Providers() []string { return []string{"embedded"} }
 
 // Run brings a session up, tells that it is ready, keeps it until ctx ends, and
 // takes it down. It is what the supervisor does; assets holds what the program
@@ -90,9 +78,9 @@ type bringUp struct {
 
 	config   platform.Config
 	platform *platform.Platform
+	ground   ground
 	store    *component.Store
 	server   *source.Server
-	binaries map[string]string
 	stop     context.CancelFunc
 	fail     context.CancelCauseFunc // ends the bring-up of all environments
 	writers  sync.WaitGroup
@@ -133,7 +121,10 @@ func (b *bringUp) up(ctx context.Context) error {
 	if err := b.openStore(); err != nil {
 		return err
 	}
-	if err := b.phase("", phaseComponents, func() error { return b.components(ctx) }); err != nil {
+	if b.ground, err = b.newGround(); err != nil {
+		return err
+	}
+	if err := b.ground.prepare(ctx); err != nil {
 		return err
 	}
 	if err := b.phase("", phaseSources, func() error { return b.serve(ctx, input) }); err != nil {
@@ -174,60 +165,18 @@ func (b *bringUp) openStore() error {
 // OpenStore opens the component store of this machine with the pins that the
 // program ships.
 func OpenStore(assets fs.FS, root string, config platform.Config, tell func(component.Progress)) (*component.Store, error) {
-	pins, err := fs.Sub(assets, "scripts/pins")
+	scripts, err := fs.Sub(assets, "scripts")
+	if err != nil {
+		return nil, fmt.Errorf("open the sources: %w", err)
+	}
+	pins, err := fs.Sub(scripts, "pins")
 	if err != nil {
 		return nil, fmt.Errorf("open the pins: %w", err)
 	}
 	return component.Open(component.Options{
-		Dir: filepath.Join(root, "store"), Pins: pins, Mirrors: config.Registries, Progress: tell,
+		Dir: filepath.Join(root, "store"), Pins: pins, Sources: scripts, Mirrors: config.Registries,
+		StandIns: config.Components, Progress: tell,
 	})
-}
-
-// components has everything ready that the session is known to need; what else a
-// platform's pods name is resolved when they appear.
-func (b *bringUp) components(ctx context.Context) error {
-	var requests []component.Request
-	for _, name := range b.store.Names() {
-		if name == "kyverno-cli" {
-			continue
-		}
-		request := component.Request{Name: name}
-		if OfControlPlane(name) || b.uses(name) {
-			request.Version = b.config.Components[name]
-			requests = append(requests, request)
-		}
-	}
-	components, err := b.store.Resolve(ctx, requests)
-	if err != nil {
-		return err
-	}
-	b.binaries = map[string]string{}
-	for _, c := range components {
-		b.binaries[c.Name] = c.Path
-	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.state.Components = components
-	return nil
-}
-
-// uses says whether a component that is no part of the control plane is likely
-// to be asked for: Flux always, Kyverno where the platform names it.
-func (b *bringUp) uses(name string) bool {
-	if slices.Contains(bootstrap.Components, name) {
-		return true
-	}
-	for _, e := range b.platform.Environments {
-		for _, release := range e.HelmReleases {
-			if release.Spec.Chart != nil && release.Spec.Chart.Spec.Chart == "kyverno" {
-				return true
-			}
-		}
-		if len(e.Policies) > 0 {
-			return true
-		}
-	}
-	return false
 }
 
 // resolve finds a component for the very image that a pod names; where that is to
@@ -294,10 +243,8 @@ func (b *bringUp) environment(ctx, writing context.Context, environment *platfor
 		if err != nil {
 			return fmt.Errorf("open the provider's log: %w", err)
 		}
-		provider := embedded.Provider{}
-		c, err = provider.Create(ctx, cluster.Spec{
-			Name: name, Dir: filepath.Join(dir, "cluster"), Binaries: b.binaries,
-			Recognize: b.store.Recognize, Resolve: b.resolve,
+		c, err = b.ground.create(ctx, environment, cluster.Spec{
+			Name: name, Dir: filepath.Join(dir, "cluster"), Recognize: b.store.Recognizer(b.provider()),
 			Environ: map[string][]string{"source-controller": b.server.Environ()},
 			Ports:   b.session.Port, Marker: b.session.Marker(), Log: log,
 		})
@@ -528,6 +475,9 @@ func (b *bringUp) down(ctx context.Context) error {
 	err := group.Wait()
 	if b.server != nil {
 		err = errors.Join(err, b.server.Close())
+	}
+	if b.ground != nil {
+		err = errors.Join(err, b.ground.close(ctx))
 	}
 	return err
 }
