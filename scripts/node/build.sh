@@ -30,9 +30,9 @@ say() { echo "node image: $*"; }
 
 [[ $# == 2 ]] || fail "usage: KUBERNETES_VERSION=vX.Y.Z $0 PROGRAMS OUTPUT"
 [[ -n ${KUBERNETES_VERSION:-} ]] || fail "KUBERNETES_VERSION is not set; give the version of the programs, such as v1.36.3"
-[[ $(id -u) == 0 ]] || fail "root is needed, since debootstrap installs packages into a folder; run it as root, or use an image from a registry"
-for tool in debootstrap unshare tar ldd; do
-  command -v "$tool" >/dev/null || fail "$tool is not installed; on Debian: apt-get install debootstrap util-linux tar libc-bin"
+[[ $(id -u) == 0 ]] || fail "root is needed, since debootstrap installs packages into a folder; run it as root on Debian or the like, or use kind's own image from a registry"
+for tool in debootstrap unshare wget; do
+  command -v "$tool" >/dev/null || fail "$tool is not installed; on Debian: apt-get install debootstrap debian-archive-keyring util-linux wget"
 done
 
 # What debootstrap mounts vanishes with this mount namespace, however it ends.
@@ -46,6 +46,7 @@ mkdir -p "$2"
 output=$(cd "$2" && pwd)
 suite=${DEBIAN_SUITE:-bookworm}
 mirror=${DEBIAN_MIRROR:-}
+origin=${mirror:-the usual mirror}
 for name in "${programs[@]}" "${plugins[@]}"; do
   [[ -f $from/$name ]] || fail "the program $name is not in $from"
 done
@@ -53,12 +54,21 @@ free=$(df --output=avail -k "$output" | tail -n 1)
 ((free > 2 << 20)) || fail "$((free / 1024)) MB are free in $output; 2048 MB are needed for a short while"
 
 work=$(mktemp -d "$output/work.XXXXXX")
+job=
 finish() {
   local code=$? mount
+  if [[ -n $job ]]; then
+    kill -TERM -- "-$job" 2>/dev/null || true
+    wait "$job" 2>/dev/null || true
+    kill -KILL -- "-$job" 2>/dev/null || true
+  fi
   # A folder must not be removed through a mount that is still in it.
   while read -r mount; do
     umount --lazy "$mount" || true
   done < <(awk -v below="$work/" 'index($5, below) == 1 { print $5 }' /proc/self/mountinfo | tac)
+  if [[ $code != 0 ]] && (($(df --output=avail -k "$output" | tail -n 1) < 16 << 10)); then
+    echo "node image: the disk of $output is full; free 2 GB, or use a folder on another disk" >&2
+  fi
   rm -rf --one-file-system "$work"
   exit $code
 }
@@ -67,22 +77,36 @@ trap 'exit 130' INT
 trap 'exit 143' TERM
 root=$work/root
 
-say "packages of Debian $suite (about a minute)"
+say "packages of Debian $suite from $origin (about a minute)"
 list=$(IFS=,; echo "${packages[*]}")
-if ! debootstrap --variant=minbase --include="$list" "$suite" "$root" ${mirror:+"$mirror"} >"$work/log" 2>&1; then
-  tail -n 20 "$work/log" >&2
-  [[ -f $root/debootstrap/debootstrap.log ]] && tail -n 20 "$root/debootstrap/debootstrap.log" >&2
-  fail "debootstrap failed; where it could not retrieve files, give a mirror that this machine reaches as DEBIAN_MIRROR"
+# A mirror that swallows packets would be waited for a quarter of an hour.
+printf 'timeout = 20\ntries = 2\n' >"$work/wgetrc"
+# As a job of its own it can be ended with all that it started, at any moment.
+set -m
+WGETRC=$work/wgetrc debootstrap --force-check-gpg --variant=minbase --include="$list" \
+  "$suite" "$root" ${mirror:+"$mirror"} >"$work/log" 2>&1 </dev/null &
+job=$!
+set +m
+code=0
+wait "$job" || code=$?
+job=
+if [[ $code != 0 ]]; then
+  tail -n 10 "$work/log" >&2
+  if grep -qiE "failed getting release|couldn't download|couldn't retrieve|invalid release" "$work/log"; then
+    fail "Debian $suite could not be had from $origin; give one that this machine reaches as DEBIAN_MIRROR, or a proxy as http_proxy"
+  fi
+  [[ ! -f $root/debootstrap/debootstrap.log ]] || tail -n 20 "$root/debootstrap/debootstrap.log" >&2
+  fail "debootstrap failed; its last words stand above"
 fi
 
 say "what a node does not need is taken out"
 (
   cd "$root"
-  rm -rf var/cache/apt var/lib/apt var/lib/dpkg var/log var/cache/debconf debootstrap
+  rm -rf var/{backups,cache,lib,log,mail,spool} debootstrap
   rm -rf usr/share/{doc,man,info,locale,lintian,bug,common-licenses,bash-completion,zsh,perl5}
   rm -rf usr/lib/{apt,udev} usr/lib/systemd/{catalog,network} etc/apt etc/cron.* etc/machine-id
-  find usr/share/i18n usr/share/zoneinfo usr/lib/*/perl-base -delete 2>/dev/null || true
-  mkdir -p var/log var/lib tmp run
+  rm -rf usr/share/{i18n,zoneinfo} usr/lib/*/{perl-base,gconv} usr/bin/{perl*,apt*,dpkg*}
+  mkdir -p var/{cache,lib,log,spool} tmp run
   # The kernel's settings are the machine's; the overlay has those of a node.
   rm -rf usr/lib/sysctl.d etc/sysctl.d etc/sysctl.conf usr/lib/modules-load.d etc/modules-load.d
   # Only the journal and the settings start before a node's own units.
@@ -144,12 +168,16 @@ mkdir -p "$layer"
   done
   mkdir -p "$layer/run" "$layer/tmp" "$layer/etc"
 )
+for command in "xtables-nft-multi iptables --version" "xtables-legacy-multi iptables --version" "nft --version" "conntrack --version"; do
+  # shellcheck disable=SC2086 # a command and its argument
+  chroot "$layer" $command >/dev/null || fail "$command does not run on the layer for kube-proxy: a library is missing from it"
+done
 
 say "archives"
 for part in "node $root" "iptables $layer"; do
   read -r name folder <<<"$part"
   tar --create --file "$work/$name.tar" --directory "$folder" --sort=name --mtime=@0 \
-    --owner=0 --group=0 --numeric-owner --exclude=./dev/* --exclude=./proc/* --exclude=./sys/* .
+    --owner=0 --group=0 --numeric-owner --exclude='./dev/*' --exclude='./proc/*' --exclude='./sys/*' .
 done
 mv "$work/node.tar" "$work/iptables.tar" "$output/"
 say "done: $(du -h "$output/node.tar" | cut -f1) node.tar, $(du -h "$output/iptables.tar" | cut -f1) iptables.tar"
