@@ -38,7 +38,7 @@ func TestPinsOfTheProjectAreValid(t *testing.T) {
 	g.Expect(store.NamesFor("kind")).To(ContainElements(shared))
 	g.Expect(store.NamesFor("kind")).To(ContainElements(
 		"kubelet", "kubeadm", "kubectl", "kube-proxy", "containerd", "containerd-shim-runc-v2", "ctr",
-		"host-local", "bridge", "loopback", "portmap", "coredns", "traefik", "readiness-checker", "pause", "app",
+		"host-local", "ptp", "loopback", "portmap", "coredns", "traefik", "readiness-checker", "pause", "node-network", "app",
 	))
 	g.Expect(store.NamesFor("kind")).NotTo(ContainElement("kwok"))
 	for _, name := range store.Names() {
