@@ -30,6 +30,7 @@ var grounds = []struct {
 	of       func(*bringUp) ground
 }{
 	{"embedded", func(b *bringUp) ground { return &embeddedGround{bringUp: b} }},
+	{"kind", func(b *bringUp) ground { return &kindGround{bringUp: b} }},
 }
 
 // Providers lists the kinds of clusters that a session can be made of.

@@ -39,7 +39,9 @@ const ProgressEvent = "progress"
 // The phases of a bring-up, in their order; clusters, bootstrap and platform are
 // per environment.
 const (
+	phaseDocker     = "docker"
 	phaseComponents = "components"
+	phaseImages     = "images"
 	phaseSources    = "sources"
 	phaseCluster    = "cluster"
 	phaseBootstrap  = "bootstrap"
@@ -296,12 +298,9 @@ func (b *bringUp) environment(ctx, writing context.Context, environment *platfor
 	defer func() { _ = order.end() }()
 	group, running := errgroup.WithContext(ctx)
 	group.Go(func() error {
-		findings, err := c.Probe(running)
-		state.Findings = findings
-		if err != nil {
-			return fmt.Errorf("environment %s: probe what the cluster can do: %w", name, err)
-		}
-		return nil
+		var err error
+		state.Findings, err = b.probe(running, c, probedFirst...)
+		return err
 	})
 	group.Go(func() error {
 		return b.phase(name, phaseBootstrap, func() error { return b.bootstrap(running, api, environment) })
@@ -314,6 +313,11 @@ func (b *bringUp) environment(ctx, writing context.Context, environment *platfor
 		return err
 	}
 	state.Order = order.end()
+	settled, err := b.probe(ctx, c, probedSettled...)
+	if err != nil {
+		return err
+	}
+	state.Findings = append(state.Findings, settled...)
 	if err := b.writeReport(ctx, c, state.Report); err != nil {
 		return err
 	}
@@ -321,6 +325,21 @@ func (b *bringUp) environment(ctx, writing context.Context, environment *platfor
 	defer b.mu.Unlock()
 	b.state.Environments = append(b.state.Environments, state)
 	return nil
+}
+
+// What a cluster can do is tried before the platform's policies could make it
+// fail; but an Ingress needs the controller that the platform brings.
+var (
+	probedFirst   = []cluster.Capability{cluster.Workloads, cluster.ServiceRouting, cluster.NetworkPolicy}
+	probedSettled = []cluster.Capability{cluster.Ingress}
+)
+
+func (b *bringUp) probe(ctx context.Context, c cluster.Cluster, capabilities ...cluster.Capability) ([]cluster.Finding, error) {
+	findings, err := c.Probe(ctx, capabilities...)
+	if err != nil {
+		return nil, fmt.Errorf("environment %s: probe what the cluster can do: %w", c.Name(), err)
+	}
+	return findings, nil
 }
 
 // closing is a cluster with the log that is closed after it.
