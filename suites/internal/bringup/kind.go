@@ -7,9 +7,12 @@ import (
 	"io/fs"
 	"net"
 	"os"
+	"os/exec"
 	"path"
 	"path/filepath"
+	"slices"
 	"strconv"
+	"strings"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
@@ -45,6 +48,8 @@ type kindGround struct {
 
 	// programs are the components that are made ready beforehand.
 	programs []component.Component
+	// made maps the digests of images that were made here to their components.
+	made map[string]component.Component
 	// iptables is the layer that kube-proxy's image stands on: a file.
 	iptables string
 }
@@ -56,7 +61,12 @@ func (g *kindGround) prepare(ctx context.Context) error {
 	if err := g.phase("", phaseComponents, func() error { return g.components(ctx) }); err != nil {
 		return err
 	}
-	return g.phase("", phaseImages, func() error { return g.images(ctx) })
+	if g.offline != nil {
+		if err := g.phase("", phaseNode, func() error { return g.makeNode(ctx) }); err != nil {
+			return err
+		}
+	}
+	return g.serveImages(ctx)
 }
 
 func (g *kindGround) host() string { return g.network.Gateway }
@@ -123,13 +133,8 @@ func (g *kindGround) components(ctx context.Context) error {
 	return nil
 }
 
-// images has the node image ready, and serves the images that no registry has.
-func (g *kindGround) images(ctx context.Context) error {
-	if g.offline != nil {
-		if err := g.makeNode(ctx); err != nil {
-			return err
-		}
-	}
+// serveImages serves the images that no registry has.
+func (g *kindGround) serveImages(ctx context.Context) error {
 	port, err := g.session.Port()
 	if err != nil {
 		return err
@@ -158,7 +163,7 @@ func (g *kindGround) makeNode(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("open the recipe of the node image: %w", err)
 	}
-	tell := func(line string) { g.tell(progress.Event{Phase: phaseImages, Waiting: "node image", Message: line}) }
+	tell := func(line string) { g.tell(progress.Event{Phase: phaseNode, Message: line}) }
 	made, err := nodeimage.Build(ctx, nodeimage.Options{
 		Dir: filepath.Join(root, "store"), Recipe: recipe, Programs: g.programs, Kubernetes: g.kubernetes(), Progress: tell,
 	})
@@ -174,6 +179,35 @@ func (g *kindGround) makeNode(ctx context.Context) error {
 func (g *kindGround) kubernetes() string {
 	version, _ := g.store.Pinned("kube-apiserver")
 	return version
+}
+
+// stock has the images made that the nodes will ask for, where no registry has
+// them: what cannot be had is told all at once, before there is a cluster.
+func (g *kindGround) stock(ctx context.Context) error {
+	if g.offline == nil {
+		return nil
+	}
+	return g.phase("", phaseImages, func() error {
+		wanted, err := g.ofCluster(ctx)
+		if err != nil {
+			return err
+		}
+		return g.mirror.Prepare(ctx, wanted)
+	})
+}
+
+// ofCluster lists the images that every cluster runs, as kubeadm names them.
+func (g *kindGround) ofCluster(ctx context.Context) ([]string, error) {
+	at := slices.IndexFunc(g.programs, func(c component.Component) bool { return c.Name == "kubeadm" })
+	if at < 0 {
+		return nil, errors.New("list the images of a cluster: kubeadm is not among the components")
+	}
+	list := exec.CommandContext(ctx, g.programs[at].Path, "config", "images", "list", "--kubernetes-version", g.kubernetes())
+	output, err := list.Output()
+	if err != nil {
+		return nil, fmt.Errorf("list the images of a cluster: %s: %w", strings.Join(list.Args, " "), err)
+	}
+	return append(strings.Fields(string(output)), ProbeImage), nil
 }
 
 // image makes what a node asks for. With registries that is only what they do not
@@ -195,7 +229,35 @@ func (g *kindGround) image(ctx context.Context, reference string) (v1.Image, err
 		return nil, err
 	}
 	g.used(made.Component)
-	return made.Image, nil
+	return made.Image, g.remember(made)
+}
+
+// remember keeps by which digests nodes may call an image of ours.
+func (g *kindGround) remember(made *component.Image) error {
+	manifest, err := made.Digest()
+	if err != nil {
+		return fmt.Errorf("read the digest of %s: %w", made.Component.Requested, err)
+	}
+	config, err := made.ConfigName()
+	if err != nil {
+		return fmt.Errorf("read the digest of %s: %w", made.Component.Requested, err)
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.made[manifest.String()], g.made[config.String()] = made.Component, made.Component
+	return nil
+}
+
+// version is that of the component whose image a node took. An image from a
+// registry is of the version that its tag says; so is a program of our own, which
+// has no other.
+func (g *kindGround) version(b cluster.Backed) string {
+	digest := b.ImageID[strings.LastIndex(b.ImageID, "@")+1:]
+	if c, ours := g.made[digest]; ours && !g.store.IsOwn(c.Name) {
+		return c.Version
+	}
+	image, _, _ := strings.Cut(b.Image, "@")
+	return image[strings.LastIndex(image, ":")+1:]
 }
 
 // base is what the image of a component stands on.

@@ -41,6 +41,7 @@ const ProgressEvent = "progress"
 const (
 	phaseDocker     = "docker"
 	phaseComponents = "components"
+	phaseNode       = "node image"
 	phaseImages     = "images"
 	phaseSources    = "sources"
 	phaseCluster    = "cluster"
@@ -131,6 +132,9 @@ func (b *bringUp) up(ctx context.Context) error {
 		return err
 	}
 	if err := b.phase("", phaseSources, func() error { return b.serve(ctx, input) }); err != nil {
+		return err
+	}
+	if err := b.ground.stock(ctx); err != nil {
 		return err
 	}
 	writing, stop := context.WithCancel(context.WithoutCancel(ctx))
@@ -562,10 +566,10 @@ func (b *bringUp) writeReport(ctx context.Context, c cluster.Cluster, file strin
 	}
 	b.mu.Lock()
 	for i := range report.ControlPlane {
-		report.ControlPlane[i].Version = b.version(report.ControlPlane[i].Path)
+		report.ControlPlane[i].Version = b.versionOf(report.ControlPlane[i].Path)
 	}
 	for i := range report.Backed {
-		report.Backed[i].Version = b.version(report.Backed[i].Path)
+		report.Backed[i].Version = b.ground.version(report.Backed[i])
 	}
 	b.mu.Unlock()
 	data, err := json.Marshal(reportFile{Asked: asked, Report: report})
@@ -575,8 +579,8 @@ func (b *bringUp) writeReport(ctx context.Context, c cluster.Cluster, file strin
 	return check.WriteFile(file, data)
 }
 
-// version is that of the component which a program's file is; empty when none is.
-func (b *bringUp) version(file string) string {
+// versionOf is that of the component which a program's file is; empty when none is.
+func (b *bringUp) versionOf(file string) string {
 	for _, c := range b.state.Components {
 		if c.Path == file {
 			return c.Version
