@@ -17,7 +17,8 @@ type Report struct {
 	Version string `json:"version"`
 	// ControlPlane holds the processes that make the cluster.
 	ControlPlane []Process `json:"controlPlane"`
-	// Backed holds the containers that run as processes of this machine.
+	// Backed holds the containers of known components: those that run as processes
+	// of this machine, or that run on a node.
 	Backed []Backed `json:"backed"`
 	// Overrides holds every difference between what a backed container declares
 	// and what its process was given.
@@ -29,16 +30,69 @@ type Report struct {
 	// SimulatedBackends holds webhooks and API services that only simulated
 	// pods would answer for: whatever depends on them cannot be judged here.
 	SimulatedBackends []SimulatedBackend `json:"simulatedBackends"`
-	// PeakMemory is the largest sum of all processes' resident sets that was
-	// seen at one time, in bytes, looked at twice a second. Pages that processes
-	// share count for each.
+	// Nodes holds the machines that the cluster is made of, where it has any.
+	Nodes []Node `json:"nodes,omitempty"`
+	// Containers holds every running container of an ordinary pod as its node
+	// sees it. Empty where pods do not run in containers.
+	Containers []Container `json:"containers,omitempty"`
+	// PeakMemory is, where the cluster is made of processes, the largest sum of
+	// their resident sets that was seen at one time, in bytes, looked at twice a
+	// second; pages that processes share count for each. Where it is made of
+	// nodes it is the sum of their own peaks.
 	PeakMemory int64 `json:"peakMemory"`
 }
 
-// Process is one program of the cluster as it runs on this machine.
+// Node is one machine of a cluster.
+type Node struct {
+	Name string `json:"name"`
+	// Role is control-plane or worker.
+	Role string `json:"role"`
+	// Image is what the node was made from.
+	Image string `json:"image"`
+	// PeakMemory is the most memory that the node has used at one time, in bytes,
+	// page cache included, as the kernel counts it; MemorySource names the file.
+	// 0 where the kernel does not tell.
+	PeakMemory   int64  `json:"peakMemory"`
+	MemorySource string `json:"memorySource,omitempty"`
+}
+
+// Container is a running container of a pod as the kernel of its node sees it,
+// whatever the pod declares.
+type Container struct {
+	Origin
+	Node string `json:"node"`
+	// Image is what the pod names, and ImageID what the node took for it.
+	Image   string `json:"image"`
+	ImageID string `json:"imageID"`
+	// PID is that of the container's first process, on its node.
+	PID int `json:"pid"`
+	// UID, GID and Groups are those that the process acts with.
+	UID    int64   `json:"uid"`
+	GID    int64   `json:"gid"`
+	Groups []int64 `json:"groups"`
+	// ReadOnlyRoot: the container's root file system cannot be written to.
+	ReadOnlyRoot bool `json:"readOnlyRoot"`
+	// Effective, Permitted and Bounding are sets of capabilities by name, such as
+	// NET_ADMIN, in the order of their numbers.
+	Effective []string `json:"effective"`
+	Permitted []string `json:"permitted"`
+	Bounding  []string `json:"bounding"`
+	// NoNewPrivileges: no program that the process executes gains rights by that.
+	NoNewPrivileges bool `json:"noNewPrivileges"`
+	// Seccomp is disabled, strict or filter.
+	Seccomp string `json:"seccomp"`
+	// ServiceAccountToken: a token of the pod's account is mounted.
+	ServiceAccountToken bool `json:"serviceAccountToken"`
+	// MemoryLimit is in bytes and CPULimit in thousandths of a processor; 0 is no
+	// limit.
+	MemoryLimit int64 `json:"memoryLimit"`
+	CPULimit    int64 `json:"cpuLimit"`
+}
+
+// Process is one program of the cluster as it runs on this machine, or on a node.
 type Process struct {
 	Component string `json:"component"`
-	// Path is the program's file.
+	// Path is the program's file, on this machine or in its container.
 	Path string `json:"path"`
 	// Version is that of the component which the file is; empty when it is not
 	// known.
@@ -68,11 +122,15 @@ type Origin struct {
 	Container string `json:"container,omitempty"`
 }
 
-// Backed is a container whose program runs as a process of this machine.
+// Backed is a container of a known component, and its program: a process of this
+// machine, or one of a node.
 type Backed struct {
 	Origin
 	Process
 	Image string `json:"image"`
+	// ImageID is what the node took for the image; empty where a program of this
+	// machine stands in for it.
+	ImageID string `json:"imageID,omitempty"`
 	// Init: the container has to end before the others start.
 	Init bool `json:"init,omitempty"`
 	// Declared holds the arguments of the pod, with $(VAR) expanded.
