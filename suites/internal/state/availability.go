@@ -173,7 +173,7 @@ func (in AvailabilityInput) last(pod corev1.Pod) []string {
 		}
 		return metav1.Time(e.EventTime)
 	}
-	slices.SortStableFunc(events, func(a, b corev1.Event) int { return moment(a).Time.Compare(moment(b).Time) })
+	slices.SortStableFunc(events, func(a, b corev1.Event) int { return moment(a).Compare(moment(b).Time) })
 	var out []string
 	for _, e := range events[max(0, len(events)-mostEvents):] {
 		out = append(out, fmt.Sprintf("%s %s x%d: %s", e.Type, e.Reason, max(1, e.Count), strings.TrimSpace(e.Message)))

@@ -56,7 +56,9 @@ status: {phase: Pending, containerStatuses: [{name: app, image: app:1, state: {w
 func TestAvailabilityFindings(t *testing.T) {
 	const short = "available replicas: 1, declared 2 (there are 2, 2 of the present template)"
 	const events = "\n  Normal Scheduled x1: placed\n  Normal Pulling x2: pulling"
-	status := func(in *state.AvailabilityInput) *corev1.ContainerStatus { return &in.Pods[1].Status.ContainerStatuses[0] }
+	status := func(in *state.AvailabilityInput) *corev1.ContainerStatus {
+		return &in.Pods[1].Status.ContainerStatuses[0]
+	}
 	for _, row := range []struct {
 		name    string
 		change  func(*testing.T, *state.AvailabilityInput)
@@ -66,90 +68,104 @@ func TestAvailabilityFindings(t *testing.T) {
 		{"all are available", func(_ *testing.T, in *state.AvailabilityInput) { in.Deployment.Status.AvailableReplicas = 2 }, nil, false},
 		{
 			"nobody has looked yet", func(_ *testing.T, in *state.AvailabilityInput) { in.Deployment.Generation = 3 },
-			[]string{"it has not been looked at since it was changed"}, false,
+			[]string{"it has not been looked at since it was changed"},
+			false,
 		},
 		{
 			"a pod of the old template is left, and all are available", func(_ *testing.T, in *state.AvailabilityInput) {
 				in.Deployment.Status.Replicas, in.Deployment.Status.AvailableReplicas, in.Deployment.Status.UpdatedReplicas = 3, 2, 1
 				in.Pods = in.Pods[:1]
 			},
-			[]string{"available replicas: 2, declared 2 (there are 3, 1 of the present template)"}, false,
+			[]string{"available replicas: 2, declared 2 (there are 3, 1 of the present template)"},
+			false,
 		},
 		{
 			"a pod is about to start", func(*testing.T, *state.AvailabilityInput) {},
-			[]string{short, "Pod app-new-y is not ready: container app of image app:1 waits (ContainerCreating)" + events}, false,
+			[]string{short, "Pod app-new-y is not ready: container app of image app:1 waits (ContainerCreating)" + events},
+			false,
 		},
 		{
 			"an image that is nowhere", func(_ *testing.T, in *state.AvailabilityInput) {
 				status(in).State.Waiting = &corev1.ContainerStateWaiting{Reason: "ImagePullBackOff", Message: "not found\n"}
 			},
-			[]string{short, "Pod app-new-y is not ready: container app of image app:1 waits (ImagePullBackOff): not found" + events}, true,
+			[]string{short, "Pod app-new-y is not ready: container app of image app:1 waits (ImagePullBackOff): not found" + events},
+			true,
 		},
 		{
 			"it has crashed once", func(t *testing.T, in *state.AvailabilityInput) {
 				*status(in) = into[corev1.ContainerStatus](t, `{name: app, image: app:1, restartCount: 1, state: {waiting: {reason: CrashLoopBackOff}}, lastState: {terminated: {exitCode: 2, reason: Error}}}`)
 			},
-			[]string{short, "Pod app-new-y is not ready: container app of image app:1 waits (CrashLoopBackOff); it was restarted 1 times, and ended last with code 2 (Error)" + events}, false,
+			[]string{short, "Pod app-new-y is not ready: container app of image app:1 waits (CrashLoopBackOff); it was restarted 1 times, and ended last with code 2 (Error)" + events},
+			false,
 		},
 		{
 			"it crashes always", func(t *testing.T, in *state.AvailabilityInput) {
 				*status(in) = into[corev1.ContainerStatus](t, `{name: app, image: app:1, restartCount: 2, state: {waiting: {reason: CrashLoopBackOff}}, lastState: {terminated: {exitCode: 2, reason: Error}}}`)
 			},
-			[]string{short, "Pod app-new-y is not ready: container app of image app:1 waits (CrashLoopBackOff); it was restarted 2 times, and ended last with code 2 (Error)" + events}, true,
+			[]string{short, "Pod app-new-y is not ready: container app of image app:1 waits (CrashLoopBackOff); it was restarted 2 times, and ended last with code 2 (Error)" + events},
+			true,
 		},
 		{
 			"an init container fails", func(t *testing.T, in *state.AvailabilityInput) {
 				in.Pods[1].Status.InitContainerStatuses = []corev1.ContainerStatus{into[corev1.ContainerStatus](t, `{name: prepare, image: p:1, state: {terminated: {exitCode: 7, reason: Error}}}`)}
 				status(in).State.Waiting = nil
 			},
-			[]string{short, "Pod app-new-y is not ready: container prepare of image p:1 has ended with code 7 (Error)" + events}, false,
+			[]string{short, "Pod app-new-y is not ready: container prepare of image p:1 has ended with code 7 (Error)" + events},
+			false,
 		},
 		{
 			"no node has room for it", func(t *testing.T, in *state.AvailabilityInput) {
 				in.Pods[1].Status = into[corev1.PodStatus](t, `{phase: Pending, conditions: [{type: PodScheduled, status: "False", reason: Unschedulable, message: 0/2 nodes are available}]}`)
 			},
-			[]string{short, "Pod app-new-y is not ready: PodScheduled is false (Unschedulable): 0/2 nodes are available" + events}, false,
+			[]string{short, "Pod app-new-y is not ready: PodScheduled is false (Unschedulable): 0/2 nodes are available" + events},
+			false,
 		},
 		{
 			"it runs and was asked twice", func(t *testing.T, in *state.AvailabilityInput) {
 				*status(in) = into[corev1.ContainerStatus](t, `{name: app, image: app:1, state: {running: {}}}`)
 				in.Events = []corev1.Event{into[corev1.Event](t, `{type: Warning, reason: Unhealthy, message: "Readiness probe failed: 503", count: 2, involvedObject: {uid: "5"}}`)}
 			},
-			[]string{short, "Pod app-new-y is not ready: container app runs and is not ready\n  Warning Unhealthy x2: Readiness probe failed: 503"}, false,
+			[]string{short, "Pod app-new-y is not ready: container app runs and is not ready\n  Warning Unhealthy x2: Readiness probe failed: 503"},
+			false,
 		},
 		{
 			"it runs and was asked as often as it may fail", func(t *testing.T, in *state.AvailabilityInput) {
 				*status(in) = into[corev1.ContainerStatus](t, `{name: app, image: app:1, state: {running: {}}}`)
 				in.Events = []corev1.Event{into[corev1.Event](t, `{type: Warning, reason: Unhealthy, message: "Readiness probe failed: 503", count: 3, involvedObject: {uid: "5"}}`)}
 			},
-			[]string{short, "Pod app-new-y is not ready: container app runs and is not ready; its readiness has failed as often as it may\n  Warning Unhealthy x3: Readiness probe failed: 503"}, true,
+			[]string{short, "Pod app-new-y is not ready: container app runs and is not ready; its readiness has failed as often as it may\n  Warning Unhealthy x3: Readiness probe failed: 503"},
+			true,
 		},
 		{
 			"its liveness failed, not its readiness", func(t *testing.T, in *state.AvailabilityInput) {
 				*status(in) = into[corev1.ContainerStatus](t, `{name: app, image: app:1, state: {running: {}}}`)
 				in.Events = []corev1.Event{into[corev1.Event](t, `{type: Warning, reason: Unhealthy, message: "Liveness probe failed: 503", count: 9, involvedObject: {uid: "5"}}`)}
 			},
-			[]string{short, "Pod app-new-y is not ready: container app runs and is not ready\n  Warning Unhealthy x9: Liveness probe failed: 503"}, false,
+			[]string{short, "Pod app-new-y is not ready: container app runs and is not ready\n  Warning Unhealthy x9: Liveness probe failed: 503"},
+			false,
 		},
 		{
 			"its pods are refused", func(_ *testing.T, in *state.AvailabilityInput) {
 				in.Pods = nil
 				in.Deployment.Status.Conditions = []appsv1.DeploymentCondition{{Type: appsv1.DeploymentReplicaFailure, Status: corev1.ConditionTrue, Message: "exceeded quota"}}
 			},
-			[]string{short, "its pods are refused: exceeded quota"}, true,
+			[]string{short, "its pods are refused: exceeded quota"},
+			true,
 		},
 		{
 			"its time is up", func(_ *testing.T, in *state.AvailabilityInput) {
 				in.Pods = nil
 				in.Deployment.Status.Conditions = []appsv1.DeploymentCondition{{Type: appsv1.DeploymentProgressing, Status: corev1.ConditionFalse, Reason: "ProgressDeadlineExceeded", Message: "timed out"}}
 			},
-			[]string{short, "it does not progress (ProgressDeadlineExceeded): timed out"}, true,
+			[]string{short, "it does not progress (ProgressDeadlineExceeded): timed out"},
+			true,
 		},
 		{
 			"a pod on its way out", func(_ *testing.T, in *state.AvailabilityInput) {
 				in.Pods[1].DeletionTimestamp = &metav1.Time{}
 			},
-			[]string{short}, false,
+			[]string{short},
+			false,
 		},
 	} {
 		t.Run(row.name, func(t *testing.T) {
