@@ -3,6 +3,7 @@ package suites
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -112,6 +113,9 @@ func doorsOf(ctx context.Context, env *environment, tenant *platform.Tenant, con
 	if err != nil || len(found) == 0 {
 		return nil, reason, err
 	}
+	isOwn := func(service string) bool {
+		return slices.ContainsFunc(tenant.Objects, func(o platform.Object) bool { return o.GetKind() == "Service" && o.GetName() == service })
+	}
 	for _, object := range tenant.Objects {
 		if object.GetKind() != "Ingress" {
 			continue
@@ -140,7 +144,10 @@ func doorsOf(ctx context.Context, env *environment, tenant *platform.Tenant, con
 			}
 			for _, s := range found {
 				for key, file := range s.files {
-					if path := s.serves.At(key); leads(*rule.HTTP, path, s.service.GetName()) {
+					// Where the host leads to somebody else's Service, the tenant's files
+					// are what must be there nevertheless.
+					path := s.serves.At(key)
+					if to := leadsTo(*rule.HTTP, path); to == s.service.GetName() || to != "" && !isOwn(to) {
 						d.files[key], d.sums[key] = path, digest(file.Content)
 						d.names = d.names && s.serves.Names
 					}
@@ -157,18 +164,18 @@ func doorsOf(ctx context.Context, env *environment, tenant *platform.Tenant, con
 	return out, reason, nil
 }
 
-// leads says whether a rule sends a path to a Service: its longest prefix counts.
-func leads(rule networkingv1.HTTPIngressRuleValue, path, service string) bool {
-	longest, to := "", ""
+// leadsTo is the Service to which a rule sends a path: its longest prefix counts.
+func leadsTo(rule networkingv1.HTTPIngressRuleValue, path string) (service string) {
+	longest := ""
 	for _, p := range rule.Paths {
 		exact := p.PathType != nil && *p.PathType == networkingv1.PathTypeExact
 		prefix := strings.TrimSuffix(p.Path, "/")
 		matches := path == p.Path || !exact && (path == prefix || strings.HasPrefix(path, prefix+"/"))
 		if matches && len(p.Path) >= len(longest) && p.Backend.Service != nil {
-			longest, to = p.Path, p.Backend.Service.Name
+			longest, service = p.Path, p.Backend.Service.Name
 		}
 	}
-	return to == service
+	return service
 }
 
 // hosts are the answers of all tenants' hosts, asked for once.
