@@ -42,19 +42,21 @@ type Finding struct {
 	Evidence string `json:"evidence"`
 }
 
-// Spec says what cluster to create. Name, Dir, Binaries, Recognize, Ports and
-// Marker are required; the others have the default that their comment names.
+// Spec says what cluster to create. Name, Dir, Recognize, Ports and Marker are
+// required; the others have the default that their comment names.
 type Spec struct {
 	// Name is the environment that the cluster stands for; a DNS label.
 	Name string
 	// Dir is a folder for this cluster alone. It is created with mode 0700.
 	Dir string
 	// Version is the Kubernetes version that the API server must report, such
-	// as v1.36.3. Empty: whatever the binary is.
+	// as v1.36.3; where images decide, another patch level of the same minor is
+	// taken. Empty: whatever it is.
 	Version string
-	// Binaries maps a component's name to its program on this machine. The
-	// control plane's components must be there. A pod's program comes from here
-	// only where Resolve is nil: Resolve knows the version that the pod names.
+	// Binaries maps a component's name to its program on this machine. A cluster
+	// made of processes needs those of the control plane. A pod's program comes
+	// from here only where Resolve is nil: Resolve knows the version that the pod
+	// names.
 	Binaries map[string]string
 	// Recognize names the component that an image holds.
 	Recognize func(image string) (name string, ok bool)
@@ -86,7 +88,6 @@ func (s Spec) Validate() error {
 		problems = append(problems, fmt.Errorf("name %q is no DNS label: lower-case letters, digits and dashes", s.Name))
 	}
 	need(s.Dir != "", "Dir", "the cluster keeps its files there")
-	need(len(s.Binaries) > 0, "Binaries", "they hold the control plane")
 	need(s.Recognize != nil, "Recognize", "it tells component images from others")
 	need(s.Ports != nil, "Ports", "ports are allocated, never searched for")
 	need(s.Marker != "", "Marker", "processes are found by it")
@@ -115,12 +116,21 @@ type Cluster interface {
 	// RESTConfig returns a fresh copy of the administrator's client settings,
 	// without a client-side rate limit.
 	RESTConfig() *rest.Config
-	// Probe tries what the cluster can do and answers for every capability. A
+	// Probe tries what the cluster can do and answers for the capabilities that
+	// are named, for every one when none is. What it finds holds for the moment:
+	// Ingress needs a controller and an Ingress, so it is asked for once those are
+	// there; the others are asked for before policies could make them fail. A
 	// probe that cannot decide is an error, not a finding.
-	Probe(ctx context.Context) ([]Finding, error)
+	Probe(ctx context.Context, capabilities ...Capability) ([]Finding, error)
 	// Report tells what runs, with what difference from what was declared.
 	Report(ctx context.Context) (Report, error)
 	// Close ends everything that Create and the cluster started, waits until it
 	// is gone, and may be called more than once.
 	Close(ctx context.Context) error
+}
+
+// LogKeeper is a Cluster whose nodes write logs of their own.
+type LogKeeper interface {
+	// Logs writes them into a folder for each node below dir.
+	Logs(ctx context.Context, dir string) error
 }

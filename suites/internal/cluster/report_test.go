@@ -88,7 +88,7 @@ func TestUnexplained(t *testing.T) {
 func TestSpecNamesEverythingThatIsMissing(t *testing.T) {
 	g := NewWithT(t)
 	err := Spec{Name: "Not A Label"}.Validate()
-	for _, word := range []string{"DNS label", "Dir", "Binaries", "Recognize", "Ports", "Marker"} {
+	for _, word := range []string{"DNS label", "Dir", "Recognize", "Ports", "Marker"} {
 		g.Expect(err).To(MatchError(ContainSubstring(word)))
 	}
 }

@@ -4,7 +4,8 @@
 //
 // A component is looked for in three places, in this order: the cache on this
 // machine, the registry of the image that the platform names (the program is
-// taken out of the image), and the pinned Go modules, from which it is built.
+// taken out of the image), and the pinned Go modules, from which it is built. A
+// few are programs of this project, and built from their source.
 // What each component was had from, and the digest of its bytes, is part of the
 // answer and ends in the report. A version that is in none of these places is
 // an error; nothing is replaced silently.
@@ -15,5 +16,6 @@
 //	components/NAME/OS-ARCH/VERSION-KEY/record.json   written last: without it there is no program
 //	locks/                                            one lock file per component, shared by all processes
 //	pins/FAMILY-KEY/go.{mod,sum}                      where a family is built
+//	sources/NAME-KEY/                                 where a program of our own is built
 //	modules/                                          modules that are read, with what was verified
 package component

@@ -39,6 +39,7 @@ func fill(ctx context.Context, report *check.Report, view *bringup.View) {
 			InPlaceOf: c.InPlaceOf,
 		})
 	}
+	report.Notes = append(report.Notes, view.State.Notes...)
 	report.Notes = append(report.Notes, unneeded(view)...)
 	report.Notes = append(report.Notes, notRead(view.Platform.Unread)...)
 	if len(view.State.FluxAssumed) > 0 {

@@ -28,16 +28,24 @@ const (
 // was touched.
 var ErrRunning = errors.New("its supervisor is running")
 
+// ErrLeft says that something which a session had written down could not be taken
+// down now. The session stays, and whoever reaps it next tries again.
+var ErrLeft = errors.New("it stays until what it left can be taken down")
+
 // Removal is what was removed of a session. The zero value is of a session of which
 // nothing was left.
 type Removal struct {
 	ID string `json:"id"`
 	// Processes were ended.
 	Processes []Process `json:"processes,omitempty"`
+	// Released says what was taken down of what callers had written down.
+	Released []string `json:"released,omitempty"`
 	// Ports are the first ports of the blocks that were released.
 	Ports []int `json:"ports,omitempty"`
 	// Folder was removed.
 	Folder string `json:"folder,omitempty"`
+	// Left says what could not be taken down, and why: the session is still there.
+	Left string `json:"left,omitempty"`
 }
 
 // String says it in one line.
@@ -53,11 +61,17 @@ func (r Removal) String() string {
 		}
 		parts = append(parts, fmt.Sprintf("ended %d processes: %s", len(r.Processes), strings.Join(names, ", ")))
 	}
+	if len(r.Released) > 0 {
+		parts = append(parts, "removed "+strings.Join(r.Released, ", "))
+	}
 	if len(r.Ports) > 0 {
 		parts = append(parts, fmt.Sprintf("released the port blocks from %s", strings.Trim(fmt.Sprint(r.Ports), "[]")))
 	}
 	if r.Folder != "" {
 		parts = append(parts, "removed "+r.Folder)
+	}
+	if r.Left != "" {
+		parts = append(parts, r.Left)
 	}
 	if len(parts) == 0 {
 		return "session " + r.ID + ": nothing was left"
@@ -66,8 +80,10 @@ func (r Removal) String() string {
 }
 
 // Reap removes what a session left whose supervisor is dead: it ends the processes
-// that carry the session's marker, gives back the ports and removes the folder, and
-// waits until all of that is gone. It is ErrRunning when the supervisor lives. When
+// that carry the session's marker, takes down what is written down and registered
+// ([Register]), gives back the ports and removes the folder, and waits until all of
+// that is gone. What cannot be taken down now is ErrLeft, and keeps the session for
+// the next time. It is ErrRunning when the supervisor lives. When
 // another process does the same, it waits for it. Reaping what is gone is no error,
 // and the removal is zero.
 func Reap(ctx context.Context, root, id string) (Removal, error) {
@@ -86,8 +102,8 @@ func Reap(ctx context.Context, root, id string) (Removal, error) {
 }
 
 // ReapStale reaps all sessions below the state root whose supervisors are dead, and
-// goes on where one cannot be. It returns what it removed; live sessions are left
-// alone, kept or not.
+// goes on where one cannot be. It returns what it removed, and what has to stay for
+// a later time, which is no error; live sessions are left alone, kept or not.
 func ReapStale(ctx context.Context, root string) ([]Removal, error) {
 	ids, err := sessionIDs(root)
 	if err != nil {
@@ -100,7 +116,7 @@ func ReapStale(ctx context.Context, root string) ([]Removal, error) {
 		if errors.Is(err, ErrRunning) {
 			continue
 		}
-		if err != nil {
+		if err != nil && !errors.Is(err, ErrLeft) {
 			failed = append(failed, err)
 		}
 		if removal.ID != "" {
@@ -253,10 +269,15 @@ func dismantle(ctx context.Context, root, id string) (Removal, error) {
 		// Their folder and ports are still in use.
 		return removal, err
 	}
+	dir := sessionDir(root, id)
+	if removal.Released, err = releaseEntries(ctx, dir); err != nil {
+		// Their ports may be in use, and their entries have to stay.
+		removal.Left = fmt.Sprintf("%v: %v", ErrLeft, err)
+		return removal, fmt.Errorf("remove session %s in %s: %w: %w", id, dir, ErrLeft, err)
+	}
 	if removal.Ports, err = releaseBlocks(root, id); err != nil {
 		failed = append(failed, err)
 	}
-	dir := sessionDir(root, id)
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		failed = append(failed, err)

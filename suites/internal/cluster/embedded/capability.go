@@ -32,16 +32,20 @@ const (
 // log cannot be had, its container does not run, and neither does anything that
 // stands behind a Service, an Ingress or a NetworkPolicy. No connection to an
 // address of the cluster is tried from here: it would leave the machine.
-func (c *embedded) Probe(ctx context.Context) ([]cluster.Finding, error) {
+func (c *embedded) Probe(ctx context.Context, capabilities ...cluster.Capability) ([]cluster.Finding, error) {
+	if len(capabilities) == 0 {
+		capabilities = cluster.Capabilities()
+	}
 	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()
 	workloads, err := c.probeWorkloads(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("capability %s of cluster %s: %w", cluster.Workloads, c.spec.Name, err)
 	}
-	findings := []cluster.Finding{workloads}
-	for _, capability := range cluster.Capabilities() {
+	var findings []cluster.Finding
+	for _, capability := range capabilities {
 		if capability == cluster.Workloads {
+			findings = append(findings, workloads)
 			continue
 		}
 		if workloads.Has {

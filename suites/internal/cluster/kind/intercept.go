@@ -1,0 +1,5 @@
+package kind
+
+import "context"
+
+func (c *running) intercept(ctx context.Context) error { return nil }
