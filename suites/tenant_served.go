@@ -233,6 +233,11 @@ func (s serving) served(ctx context.Context, guest *visitor) (state.ServedInput,
 	for _, pod := range pods {
 		in.Pods = append(in.Pods, pod.Name)
 	}
+	live, err := s.live(ctx, guest.env)
+	if err != nil {
+		return in, err
+	}
+	in.Sticky = live.Spec.SessionAffinity == corev1.ServiceAffinityClientIP
 	base, err := s.address(ctx, guest.env)
 	if err != nil {
 		return in, err
@@ -272,11 +277,19 @@ func (s serving) readyPods(ctx context.Context, env *environment) ([]corev1.Pod,
 	return pods, nil
 }
 
+// live is the Service as it stands in the cluster.
+func (s serving) live(ctx context.Context, env *environment) (out corev1.Service, err error) {
+	if err := env.client.Get(ctx, client.ObjectKeyFromObject(s.service.Unstructured), &out); err != nil {
+		return out, fmt.Errorf("read %s: %w", s.service, err)
+	}
+	return out, nil
+}
+
 // address is where the Service listens for HTTP, as http://ADDRESS:PORT.
 func (s serving) address(ctx context.Context, env *environment) (string, error) {
-	live := corev1.Service{}
-	if err := env.client.Get(ctx, client.ObjectKeyFromObject(s.service.Unstructured), &live); err != nil {
-		return "", fmt.Errorf("read %s: %w", s.service, err)
+	live, err := s.live(ctx, env)
+	if err != nil {
+		return "", err
 	}
 	port, ok := state.WebPort(live)
 	if !ok {

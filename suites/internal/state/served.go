@@ -48,8 +48,9 @@ func by(a Answer) string {
 type ServedInput struct {
 	// Pods are those that must have answered, by name, for each file.
 	Pods []string
-	// Names says that the service's answers name pod and version.
-	Names bool
+	// Names says that the service's answers name pod and version, Sticky that who
+	// asks gets to the same pod each time.
+	Names, Sticky bool
 	// Version that each answer must name; empty: none is declared.
 	Version string
 	// Files maps each file to the SHA-256 of what it must hold.
@@ -80,11 +81,11 @@ func ServedProblems(in ServedInput) []string {
 			out = append(out, file+": "+problem)
 		}
 		for _, pod := range in.Pods {
-			if in.Names && !seen[pod] {
+			if in.Names && !in.Sticky && !seen[pod] {
 				out = append(out, fmt.Sprintf("%s: Pod %s, which is ready, has answered none of %d requests", file, pod, len(answers)))
 			}
 		}
-		if len(answers) == 0 && !in.Names {
+		if len(answers) == 0 && (in.Sticky || !in.Names) {
 			out = append(out, file+": nobody was asked")
 		}
 	}
@@ -98,7 +99,7 @@ func ServedProblems(in ServedInput) []string {
 func (in ServedInput) Seen() bool {
 	for file := range in.Files {
 		for _, pod := range in.Pods {
-			if in.Names && !slices.ContainsFunc(in.Answers[file], func(a Answer) bool { return a.Pod == pod }) {
+			if in.Names && !in.Sticky && !slices.ContainsFunc(in.Answers[file], func(a Answer) bool { return a.Pod == pod }) {
 				return false
 			}
 		}

@@ -34,6 +34,7 @@ func TestServedProblems(t *testing.T) {
 		{"no pod is ready", func(in *state.ServedInput) { in.Pods = nil }, []string{"no pod is ready that could answer"}, false},
 		{"there is no file", func(in *state.ServedInput) { in.Files = nil }, []string{"there is no file to ask for"}, false},
 		{"a pod never answers", func(in *state.ServedInput) { in.Pods = []string{"x", "y", "z"} }, []string{"base.yaml: Pod z, which is ready, has answered none of 3 requests"}, true},
+		{"a service that keeps to one pod", func(in *state.ServedInput) { in.Pods, in.Sticky = []string{"x", "y", "z"}, true }, nil, false},
 		{"somebody else answers", func(in *state.ServedInput) { first(in).Pod = "w" }, []string{"base.yaml: answered by Pod w, which is none of the ready ones (1 of 3 requests)"}, false},
 		{"nobody's name is told", func(in *state.ServedInput) { first(in).Pod = "" }, []string{"base.yaml: answered by Pod (none is named), which is none of the ready ones (1 of 3 requests)"}, false},
 		{"other bytes", func(in *state.ServedInput) { first(in).SHA256 = "cccc" }, []string{"base.yaml: served are 10 other bytes (SHA-256 cccc…) by Pod x (1 of 3 requests)"}, false},
