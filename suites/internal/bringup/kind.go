@@ -11,10 +11,7 @@ import (
 	"path/filepath"
 	"strconv"
 
-	"github.com/google/go-containerregistry/pkg/compression"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
-	"github.com/google/go-containerregistry/pkg/v1/tarball"
-	"github.com/google/go-containerregistry/pkg/v1/types"
 
 	"github.com/your-org/flux-platform-conformance/suites/internal/cluster"
 	"github.com/your-org/flux-platform-conformance/suites/internal/cluster/kind"
@@ -207,7 +204,7 @@ func (g *kindGround) base(name string) ([]v1.Layer, error) {
 	case "":
 		return nil, nil
 	case "iptables":
-		layer, err := tarball.LayerFromFile(g.iptables, tarball.WithCompression(compression.None), tarball.WithMediaType(types.OCIUncompressedLayer))
+		layer, err := component.TarLayer(g.iptables)
 		if err != nil {
 			return nil, fmt.Errorf("read the layer with iptables: %w", err)
 		}

@@ -82,11 +82,11 @@ type bringUp struct {
 	platform     *platform.Platform
 	environments []*platform.Environment // those that are brought up
 	ground       ground
-	store    *component.Store
-	server   *source.Server
-	stop     context.CancelFunc
-	fail     context.CancelCauseFunc // ends the bring-up of all environments
-	writers  sync.WaitGroup
+	store        *component.Store
+	server       *source.Server
+	stop         context.CancelFunc
+	fail         context.CancelCauseFunc // ends the bring-up of all environments
+	writers      sync.WaitGroup
 
 	mu       sync.Mutex
 	lacking  []error
