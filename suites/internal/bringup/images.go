@@ -56,8 +56,8 @@ func (b *bringUp) images(ctx context.Context) (found []namedImage, unknown []str
 			return nil, nil, fmt.Errorf("environment %s: list its images: %w", e.Name, err)
 		}
 		for _, release := range e.HelmReleases {
-			if release.Spec.Suspend || release.Spec.KubeConfig != nil || !reconciled(release.Owner) {
-				continue // nothing of it comes to be here
+			if !installed(release) {
+				continue
 			}
 			err := b.addRelease(ctx, &list, renderer, e, release)
 			if ctx.Err() != nil {
@@ -115,6 +115,11 @@ func applied(e *platform.Environment) []*unstructured.Unstructured {
 		add(t.Objects)
 	}
 	return out
+}
+
+// installed says whether a release comes to be in its environment's own cluster.
+func installed(release *platform.HelmRelease) bool {
+	return !release.Spec.Suspend && release.Spec.KubeConfig == nil && reconciled(release.Owner)
 }
 
 // reconciled says whether a Kustomization and those that bring it are.

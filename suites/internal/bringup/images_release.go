@@ -267,7 +267,7 @@ func (r *renderer) render(ctx context.Context, loaded *chart.Chart, release *pla
 func decodeFiles(files map[string]string) ([]*unstructured.Unstructured, error) {
 	var out []*unstructured.Unstructured
 	for _, name := range slices.Sorted(maps.Keys(files)) {
-		if base := path.Base(name); strings.HasPrefix(base, "_") || strings.HasSuffix(base, "NOTES.txt") {
+		if strings.HasSuffix(name, "NOTES.txt") {
 			continue
 		}
 		objects, err := bootstrap.Decode([]byte(files[name]))

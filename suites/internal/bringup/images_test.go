@@ -153,10 +153,18 @@ kind: HelmRelease
 metadata: {name: tool, namespace: ingress}
 spec:
   interval: 1h
-  chart: {spec: {chart: ./charts/tool, valuesFiles: [charts/tool/values-small.yaml, values-small.yaml], ignoreMissingValuesFiles: true,
+  chart: {spec: {chart: ../charts/tool, valuesFiles: [charts/tool/values-small.yaml, values-small.yaml], ignoreMissingValuesFiles: true,
     sourceRef: {kind: GitRepository, name: flux-system, namespace: flux-system}}}
   valuesFrom: [{kind: Secret, name: given}]
+---
+apiVersion: helm.toolkit.fluxcd.io/v2
+kind: HelmRelease
+metadata: {name: part, namespace: ingress}
+spec:
+  interval: 1h
+  chart: {spec: {chart: charts/part, sourceRef: {kind: GitRepository, name: flux-system, namespace: flux-system}}}
 `)
+	put("platform/charts/part/Chart.yaml", "apiVersion: v2\nname: part\nversion: 1.0.0\ndependencies: [{name: whole, version: 1.0.0, repository: https://charts.example.org}]\n")
 	put("platform/infrastructure/ingress/kustomization.yaml", "apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\nresources: [helmrepository.yaml, helmrelease.yaml, tool.yaml]\n")
 	put("objects/given.yaml", `apiVersion: v1
 kind: Secret
@@ -172,7 +180,8 @@ spec: {containers: [{name: x, image: "given:1"}]}
 	b := serving(t, Options{Platform: root, Config: filepath.Join(dir, "conformance.yaml"), Environments: []string{"dev"}})
 	found, unknown, err := b.images(t.Context())
 	g.Expect(err).NotTo(HaveOccurred())
-	g.Expect(unknown).To(BeEmpty())
+	g.Expect(unknown).To(ConsistOf("environment dev: the images of HelmRelease ingress/part are not known: " +
+		"its chart depends on whole, which its folder does not hold and source-controller would fetch"))
 	g.Expect(names(found, "dev", false)).To(ContainElements("given:1", "tool:small-given"))
 	g.Expect(names(found, "prd", false)).To(BeEmpty(), "this session has no such environment")
 }
@@ -245,6 +254,17 @@ func TestReconciled(t *testing.T) {
 	g.Expect(reconciled(of(root, false))).To(BeTrue())
 	g.Expect(reconciled(of(root, true))).To(BeFalse())
 	g.Expect(reconciled(of(of(root, true), false))).To(BeFalse())
+	for _, test := range []struct {
+		release *platform.HelmRelease
+		want    bool
+	}{
+		{&platform.HelmRelease{Object: platform.Object{Owner: root}}, true},
+		{&platform.HelmRelease{Object: platform.Object{Owner: of(root, true)}}, false},
+		{&platform.HelmRelease{Spec: helmv2.HelmReleaseSpec{Suspend: true}}, false},
+		{&platform.HelmRelease{Spec: helmv2.HelmReleaseSpec{KubeConfig: &meta.KubeConfigReference{}}}, false},
+	} {
+		g.Expect(installed(test.release)).To(Equal(test.want))
+	}
 	pod := objects(t, "{apiVersion: v1, kind: Pod, metadata: {name: a}, spec: {containers: [{name: a, image: one}]}}")[0]
 	list := []platform.Object{{Unstructured: pod, Owner: of(root, true)}, {Unstructured: pod, Owner: root}}
 	g.Expect(applied(&platform.Environment{Objects: list, Tenants: []*platform.Tenant{{Objects: list}}})).To(HaveLen(2))
@@ -262,9 +282,10 @@ func TestImageList(t *testing.T) {
 	list.add(pod("b", "one"), "", true)
 	list.add(pod("c", "two"), "", false)
 	list.add(pod("c", "two"), "", false)
+	list.add(pod("d", "two"), "", true)
 	g.Expect(list.sorted()).To(Equal([]namedImage{
 		{Environment: "dev", Image: "one", By: []string{"Pod b"}, Later: true},
-		{Environment: "dev", Image: "two", By: []string{"HelmRelease x/y: hook post-upgrade: Pod a", "Pod c"}},
+		{Environment: "dev", Image: "two", By: []string{"HelmRelease x/y: hook post-upgrade: Pod a", "Pod c", "Pod d"}},
 	}))
 }
 
@@ -335,6 +356,8 @@ spec: {group: example.org, names: {kind: A}, versions: [{name: v1, served: true}
 		Patch:  "- {op: replace, path: /spec/containers/0/image, value: patched}",
 		Target: &fluxkustomize.Selector{Kind: "Pod", Name: "p"},
 	}}}
+	elsewhere := *patches.DeepCopy()
+	elsewhere.Patches[0].Target.Name = "q"
 	tag := map[string]string{"a.yaml": podOf("", "demo:{{ .Values.tag }}")}
 	hook := func(events string) map[string]string {
 		return map[string]string{"a.yaml": podOf(`, annotations: {helm.sh/hook: "`+events+`"}`, "demo:hook")}
@@ -374,10 +397,11 @@ spec: {group: example.org, names: {kind: A}, versions: [{name: v1, served: true}
 		{"what the platform adds", map[string]string{"a.yaml": podOf("", `{{ .Capabilities.APIVersions.Has "example.org/v1/A" }}`)}, nil, "true", now, ""},
 		{"what is not served", map[string]string{"a.yaml": podOf("", `{{ .Capabilities.APIVersions.Has "example.org/v2" }}`)}, nil, "false", now, ""},
 		{"a lookup", map[string]string{"a.yaml": podOf("", `{{ len (lookup "v1" "ConfigMap" "ns" "common") }}`)}, nil, "0", now, ""},
-		{"no YAML", map[string]string{"a.yaml": "a: [", "_b.yaml": "b: [", "NOTES.txt": "c: ["}, nil, "", now, "read what demo/templates/a.yaml of its chart renders"},
+		{"no YAML", map[string]string{"a.yaml": "a: [", "NOTES.txt": "c: ["}, nil, "", now, "read what demo/templates/a.yaml of its chart renders"},
 		{"a template that fails", map[string]string{"a.yaml": `{{ fail "say a tag" }}`}, nil, "", now, "say a tag"},
 		{"an image of the release", tag, kustomized(images, ""), "mirror/demo:9", now, ""},
 		{"a patch of the release", tag, kustomized(patches, ""), "patched", now, ""},
+		{"a patch of another", tag, kustomized(elsewhere, ""), "demo:own", now, ""},
 		{"a patch of a hook", hook("pre-install"), kustomized(patches, ""), "patched", now, ""},
 		{"no patch of a hook", hook("pre-install"), kustomized(patches, helmv2.PostRenderStrategyNoHooks), "demo:hook", now, ""},
 		{"a patch that cannot be", tag, kustomized(helmv2.Kustomize{Patches: []fluxkustomize.Patch{{Patch: "[}"}}}, ""), "", now, "post-render: "},
@@ -388,6 +412,7 @@ spec: {group: example.org, names: {kind: A}, versions: [{name: v1, served: true}
 		{"one of two that is off", hook("pre-install,pre-upgrade"), func(s *helmv2.HelmReleaseSpec) { s.Install = &helmv2.Install{DisableHooks: true} }, "demo:hook", later, ""},
 		{"a hook of the upgrade that is off", hook("pre-upgrade"), func(s *helmv2.HelmReleaseSpec) { s.Upgrade = &helmv2.Upgrade{DisableHooks: true} }, "", now, ""},
 		{"a hook of the removal that is off", hook("post-delete"), func(s *helmv2.HelmReleaseSpec) { s.Uninstall = &helmv2.Uninstall{DisableHooks: true} }, "", now, ""},
+		{"a hook of the rollback that is off", hook("pre-rollback"), func(s *helmv2.HelmReleaseSpec) { s.Rollback = &helmv2.Rollback{DisableHooks: true} }, "", now, ""},
 		{"a test", hook("test"), nil, "", now, ""},
 		{"a test that is run", hook("test"), func(s *helmv2.HelmReleaseSpec) { s.Test = &helmv2.Test{Enable: true} }, "demo:hook", now, ""},
 		{"no such event", hook("crd-install"), nil, "", now, ""},
@@ -432,6 +457,15 @@ func TestRenderKnowsTheChartsOwn(t *testing.T) {
 	g.Expect(has()).To(Equal("true"), "CRDs of a chart come before its templates")
 	release.Spec.Install = &helmv2.Install{CRDs: helmv2.Skip}
 	g.Expect(has()).To(Equal("false"))
+	release.Spec.Install = &helmv2.Install{SkipCRDs: true}
+	g.Expect(has()).To(Equal("false"))
+	part := demo(map[string]string{"a.yaml": podOf("", "part")})
+	part.Metadata.Name = "part"
+	c.AddDependency(part)
+	c.Metadata.Dependencies = []*chart.Dependency{{Name: "part", Version: "1.0.0", Condition: "part.enabled"}}
+	g.Expect(r.render(t.Context(), c, release)).To(HaveLen(2))
+	release.Spec.Values = &apiextensionsv1.JSON{Raw: []byte(`{"part": {"enabled": false}}`)}
+	g.Expect(r.render(t.Context(), c, release)).To(HaveLen(1), "what the values switch off is not rendered")
 	c.Metadata.KubeVersion = ">=1.40.0"
 	_, err = r.render(t.Context(), c, release)
 	g.Expect(err).To(MatchError("its chart is for Kubernetes >=1.40.0, and this is v1.36.3"))
