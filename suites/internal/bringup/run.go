@@ -39,7 +39,10 @@ const ProgressEvent = "progress"
 // The phases of a bring-up, in their order; clusters, bootstrap and platform are
 // per environment.
 const (
+	phaseDocker     = "docker"
 	phaseComponents = "components"
+	phaseNode       = "node image"
+	phaseImages     = "images"
 	phaseSources    = "sources"
 	phaseCluster    = "cluster"
 	phaseBootstrap  = "bootstrap"
@@ -129,6 +132,9 @@ func (b *bringUp) up(ctx context.Context) error {
 		return err
 	}
 	if err := b.phase("", phaseSources, func() error { return b.serve(ctx, input) }); err != nil {
+		return err
+	}
+	if err := b.ground.stock(ctx); err != nil {
 		return err
 	}
 	writing, stop := context.WithCancel(context.WithoutCancel(ctx))
@@ -296,12 +302,9 @@ func (b *bringUp) environment(ctx, writing context.Context, environment *platfor
 	defer func() { _ = order.end() }()
 	group, running := errgroup.WithContext(ctx)
 	group.Go(func() error {
-		findings, err := c.Probe(running)
-		state.Findings = findings
-		if err != nil {
-			return fmt.Errorf("environment %s: probe what the cluster can do: %w", name, err)
-		}
-		return nil
+		var err error
+		state.Findings, err = b.probe(running, c, probedFirst...)
+		return err
 	})
 	group.Go(func() error {
 		return b.phase(name, phaseBootstrap, func() error { return b.bootstrap(running, api, environment) })
@@ -314,6 +317,11 @@ func (b *bringUp) environment(ctx, writing context.Context, environment *platfor
 		return err
 	}
 	state.Order = order.end()
+	settled, err := b.probe(ctx, c, probedSettled...)
+	if err != nil {
+		return err
+	}
+	state.Findings = append(state.Findings, settled...)
 	if err := b.writeReport(ctx, c, state.Report); err != nil {
 		return err
 	}
@@ -321,6 +329,21 @@ func (b *bringUp) environment(ctx, writing context.Context, environment *platfor
 	defer b.mu.Unlock()
 	b.state.Environments = append(b.state.Environments, state)
 	return nil
+}
+
+// What a cluster can do is tried before the platform's policies could make it
+// fail; but an Ingress needs the controller that the platform brings.
+var (
+	probedFirst   = []cluster.Capability{cluster.Workloads, cluster.ServiceRouting, cluster.NetworkPolicy}
+	probedSettled = []cluster.Capability{cluster.Ingress}
+)
+
+func (b *bringUp) probe(ctx context.Context, c cluster.Cluster, capabilities ...cluster.Capability) ([]cluster.Finding, error) {
+	findings, err := c.Probe(ctx, capabilities...)
+	if err != nil {
+		return nil, fmt.Errorf("environment %s: probe what the cluster can do: %w", c.Name(), err)
+	}
+	return findings, nil
 }
 
 // closing is a cluster with the log that is closed after it.
@@ -562,10 +585,10 @@ func (b *bringUp) writeReport(ctx context.Context, c cluster.Cluster, file strin
 	}
 	b.mu.Lock()
 	for i := range report.ControlPlane {
-		report.ControlPlane[i].Version = b.version(report.ControlPlane[i].Path)
+		report.ControlPlane[i].Version = b.versionOf(report.ControlPlane[i].Path)
 	}
 	for i := range report.Backed {
-		report.Backed[i].Version = b.version(report.Backed[i].Path)
+		report.Backed[i].Version = b.ground.version(report.Backed[i])
 	}
 	b.mu.Unlock()
 	data, err := json.Marshal(reportFile{Asked: asked, Report: report})
@@ -575,8 +598,8 @@ func (b *bringUp) writeReport(ctx context.Context, c cluster.Cluster, file strin
 	return check.WriteFile(file, data)
 }
 
-// version is that of the component which a program's file is; empty when none is.
-func (b *bringUp) version(file string) string {
+// versionOf is that of the component which a program's file is; empty when none is.
+func (b *bringUp) versionOf(file string) string {
 	for _, c := range b.state.Components {
 		if c.Path == file {
 			return c.Version

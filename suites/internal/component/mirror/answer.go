@@ -183,7 +183,7 @@ func (s *Server) answer(w *counter, r *http.Request, noted *Request) error {
 		var err error
 		found, err = s.manifest(asked.reference)
 		switch {
-		case errors.Is(err, ErrNotOurs) || errors.Is(err, component.ErrNoComponent):
+		case notOurs(err):
 			return refuse(w, http.StatusNotFound, "MANIFEST_UNKNOWN", err)
 		case err != nil:
 			// The one status whose text containerd asks for and tells: it ends in
@@ -192,6 +192,11 @@ func (s *Server) answer(w *counter, r *http.Request, noted *Request) error {
 		}
 	}
 	return send(w, r, found)
+}
+
+// notOurs says whether others have to answer for the image.
+func notOurs(err error) bool {
+	return errors.Is(err, ErrNotOurs) || errors.Is(err, component.ErrNoComponent)
 }
 
 // send serves a part, or the ranges of it that are asked for.

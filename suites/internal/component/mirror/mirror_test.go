@@ -192,6 +192,21 @@ func TestManyPullsAtOnce(t *testing.T) {
 	g.Expect(from.asked).To(HaveLen(1))
 }
 
+func TestPrepare(t *testing.T) {
+	g := NewWithT(t)
+	s, from := start(t, map[string]v1.Image{"ghcr.io/a/b:1": makeImage(t, "one")})
+	g.Expect(s.Prepare(t.Context(), []string{"ghcr.io/a/b:1", "registry.example/others:1", "quay.io/c/d:1"})).To(Succeed(), "what others have is theirs to give")
+	asked := len(from.asked)
+	_, err := pull(t, s, "ghcr.io/a/b:1")
+	g.Expect(err).NotTo(HaveOccurred())
+	g.Expect(from.asked).To(HaveLen(asked), "it was made before")
+	g.Expect(s.Prepare(t.Context(), []string{"registry.example/broken/a:1", "ghcr.io/a/b:1", "registry.example/broken/b:1"})).
+		To(MatchError("component broken: neither pullable nor pinned\ncomponent broken: neither pullable nor pinned"), "all that is lacking is named")
+	ended, end := context.WithCancel(t.Context())
+	end()
+	g.Expect(s.Prepare(ended, []string{"ghcr.io/a/b:2"})).To(MatchError(context.Canceled))
+}
+
 func TestAnswers(t *testing.T) {
 	image := makeImage(t, "one")
 	manifest, err := image.Manifest()

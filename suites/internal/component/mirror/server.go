@@ -18,6 +18,7 @@ import (
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"golang.org/x/sync/errgroup"
 	"golang.org/x/sync/singleflight"
 )
 
@@ -97,6 +98,9 @@ type Server struct {
 	closeErr  error
 }
 
+// atOnce bounds how many images Prepare makes at once: each reads a program.
+const atOnce = 2
+
 // patience is how long a client may take to send the head of a request.
 const patience = 10 * time.Second
 
@@ -146,6 +150,26 @@ func (s *Server) Address() string { return s.address }
 
 // Credential is «USER:SECRET», which clients bring.
 func (s *Server) Credential() string { return s.credential }
+
+// Prepare makes images before anyone asks for them, and says of all that cannot
+// be had why. Images that are not ours are left out.
+func (s *Server) Prepare(ctx context.Context, references []string) error {
+	problems := make([]error, len(references))
+	group, making := errgroup.WithContext(ctx)
+	group.SetLimit(atOnce)
+	for i, reference := range references {
+		group.Go(func() error {
+			if err := making.Err(); err != nil {
+				return context.Cause(making)
+			}
+			if _, err := s.manifest(reference); err != nil && !notOurs(err) {
+				problems[i] = err
+			}
+			return nil
+		})
+	}
+	return errors.Join(append(problems, group.Wait())...)
+}
 
 // Counts sums up the requests that are over.
 func (s *Server) Counts() Counts {
