@@ -100,10 +100,11 @@ func releaseTrial(ctx context.Context, detail json.RawMessage) (string, error) {
 
 // explainHost says what is to be done where a daemon does not answer.
 func explainHost(host string, err error) error {
-	if !isUnreachable(err) {
+	var failed *commandError
+	if !isUnreachable(err) || !errors.As(err, &failed) {
 		return err
 	}
-	return fmt.Errorf("the Docker daemon at %s does not answer; start it again, and the next run removes what is left there: %w", host, err)
+	return fmt.Errorf("the Docker daemon at %s does not answer; start it again, and the next run removes what is left there: %w", host, failed)
 }
 
 // clusterLabel is the label by which kind finds the containers of a cluster.
