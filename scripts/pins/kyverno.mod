@@ -8,6 +8,7 @@ tool (
 	github.com/kyverno/kyverno/cmd/cli/kubectl-kyverno
 	github.com/kyverno/kyverno/cmd/kyverno
 	github.com/kyverno/kyverno/cmd/kyverno-init
+	github.com/kyverno/kyverno/cmd/readiness-checker
 	github.com/kyverno/kyverno/cmd/reports-controller
 )
 

@@ -25,7 +25,6 @@ import (
 	"github.com/your-org/flux-platform-conformance/suites/internal/bootstrap"
 	"github.com/your-org/flux-platform-conformance/suites/internal/check"
 	"github.com/your-org/flux-platform-conformance/suites/internal/cluster"
-	"github.com/your-org/flux-platform-conformance/suites/internal/cluster/embedded"
 	"github.com/your-org/flux-platform-conformance/suites/internal/component"
 	"github.com/your-org/flux-platform-conformance/suites/internal/platform"
 	"github.com/your-org/flux-platform-conformance/suites/internal/progress"
@@ -40,23 +39,15 @@ const ProgressEvent = "progress"
 // The phases of a bring-up, in their order; clusters, bootstrap and platform are
 // per environment.
 const (
+	phaseDocker     = "docker"
 	phaseComponents = "components"
+	phaseNode       = "node image"
+	phaseImages     = "images"
 	phaseSources    = "sources"
 	phaseCluster    = "cluster"
 	phaseBootstrap  = "bootstrap"
 	phasePlatform   = "platform"
 )
-
-// controlPlane are the components that every cluster of the embedded provider is
-// made of.
-var controlPlane = []string{"etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kwok", "kwokctl"}
-
-// OfControlPlane says whether a component is one of those: no platform declares
-// its version.
-func OfControlPlane(name string) bool { return slices.Contains(controlPlane, name) }
-
-// Providers lists the kinds of clusters that a session can be made of.
-func Providers() []string { return []string{"embedded"} }
 
 // Run brings a session up, tells that it is ready, keeps it until ctx ends, and
 // takes it down. It is what the supervisor does; assets holds what the program
@@ -88,14 +79,15 @@ type bringUp struct {
 	session *session.Session
 	emit    func(session.Event)
 
-	config   platform.Config
-	platform *platform.Platform
-	store    *component.Store
-	server   *source.Server
-	binaries map[string]string
-	stop     context.CancelFunc
-	fail     context.CancelCauseFunc // ends the bring-up of all environments
-	writers  sync.WaitGroup
+	config       platform.Config
+	platform     *platform.Platform
+	environments []*platform.Environment // those that are brought up
+	ground       ground
+	store        *component.Store
+	server       *source.Server
+	stop         context.CancelFunc
+	fail         context.CancelCauseFunc // ends the bring-up of all environments
+	writers      sync.WaitGroup
 
 	mu       sync.Mutex
 	lacking  []error
@@ -129,14 +121,20 @@ func (b *bringUp) up(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	b.config, b.platform = input.Config, input.Platform
+	b.config, b.platform, b.environments = input.Config, input.Platform, input.Environments
 	if err := b.openStore(); err != nil {
 		return err
 	}
-	if err := b.phase("", phaseComponents, func() error { return b.components(ctx) }); err != nil {
+	if b.ground, err = b.newGround(); err != nil {
+		return err
+	}
+	if err := b.ground.prepare(ctx); err != nil {
 		return err
 	}
 	if err := b.phase("", phaseSources, func() error { return b.serve(ctx, input) }); err != nil {
+		return err
+	}
+	if err := b.ground.stock(ctx); err != nil {
 		return err
 	}
 	writing, stop := context.WithCancel(context.WithoutCancel(ctx))
@@ -145,7 +143,7 @@ func (b *bringUp) up(ctx context.Context) error {
 	running, fail := context.WithCancelCause(running)
 	defer fail(nil)
 	b.fail = fail
-	for _, environment := range input.Environments {
+	for _, environment := range b.environments {
 		group.Go(func() error { return b.environment(running, writing, environment) })
 	}
 	if err := group.Wait(); err != nil {
@@ -174,60 +172,18 @@ func (b *bringUp) openStore() error {
 // OpenStore opens the component store of this machine with the pins that the
 // program ships.
 func OpenStore(assets fs.FS, root string, config platform.Config, tell func(component.Progress)) (*component.Store, error) {
-	pins, err := fs.Sub(assets, "scripts/pins")
+	scripts, err := fs.Sub(assets, "scripts")
+	if err != nil {
+		return nil, fmt.Errorf("open the sources: %w", err)
+	}
+	pins, err := fs.Sub(scripts, "pins")
 	if err != nil {
 		return nil, fmt.Errorf("open the pins: %w", err)
 	}
 	return component.Open(component.Options{
-		Dir: filepath.Join(root, "store"), Pins: pins, Mirrors: config.Registries, Progress: tell,
+		Dir: filepath.Join(root, "store"), Pins: pins, Sources: scripts, Mirrors: config.Registries,
+		StandIns: config.Components, Progress: tell,
 	})
-}
-
-// components has everything ready that the session is known to need; what else a
-// platform's pods name is resolved when they appear.
-func (b *bringUp) components(ctx context.Context) error {
-	var requests []component.Request
-	for _, name := range b.store.Names() {
-		if name == "kyverno-cli" {
-			continue
-		}
-		request := component.Request{Name: name}
-		if OfControlPlane(name) || b.uses(name) {
-			request.Version = b.config.Components[name]
-			requests = append(requests, request)
-		}
-	}
-	components, err := b.store.Resolve(ctx, requests)
-	if err != nil {
-		return err
-	}
-	b.binaries = map[string]string{}
-	for _, c := range components {
-		b.binaries[c.Name] = c.Path
-	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.state.Components = components
-	return nil
-}
-
-// uses says whether a component that is no part of the control plane is likely
-// to be asked for: Flux always, Kyverno where the platform names it.
-func (b *bringUp) uses(name string) bool {
-	if slices.Contains(bootstrap.Components, name) {
-		return true
-	}
-	for _, e := range b.platform.Environments {
-		for _, release := range e.HelmReleases {
-			if release.Spec.Chart != nil && release.Spec.Chart.Spec.Chart == "kyverno" {
-				return true
-			}
-		}
-		if len(e.Policies) > 0 {
-			return true
-		}
-	}
-	return false
 }
 
 // resolve finds a component for the very image that a pod names; where that is to
@@ -248,17 +204,35 @@ func (b *bringUp) resolve(ctx context.Context, name, image string) (string, erro
 	if err != nil {
 		return "", err
 	}
+	if substituted {
+		found[0].InPlaceOf = []string{image}
+	}
+	b.used(found[0])
+	return found[0].Path, nil
+}
+
+// used takes down that a component runs, and in whose place.
+func (b *bringUp) used(c component.Component) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	at := slices.IndexFunc(b.state.Components, func(c component.Component) bool { return c.Path == found[0].Path })
+	at := slices.IndexFunc(b.state.Components, func(known component.Component) bool { return known.Path == c.Path })
 	if at < 0 {
-		at = len(b.state.Components)
-		b.state.Components = append(b.state.Components, found[0])
+		b.state.Components = append(b.state.Components, c)
+		return
 	}
-	if c := &b.state.Components[at]; substituted && !slices.Contains(c.InPlaceOf, image) {
-		c.InPlaceOf = append(c.InPlaceOf, image)
+	known := &b.state.Components[at]
+	for _, image := range c.InPlaceOf {
+		if !slices.Contains(known.InPlaceOf, image) {
+			known.InPlaceOf = append(known.InPlaceOf, image)
+		}
 	}
-	return found[0].Path, nil
+}
+
+// note has something said in the report.
+func (b *bringUp) note(format string, args ...any) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.state.Notes = append(b.state.Notes, fmt.Sprintf(format, args...))
 }
 
 // lackGrace is how long a lack is kept to itself: the programs of one release are
@@ -294,10 +268,8 @@ func (b *bringUp) environment(ctx, writing context.Context, environment *platfor
 		if err != nil {
 			return fmt.Errorf("open the provider's log: %w", err)
 		}
-		provider := embedded.Provider{}
-		c, err = provider.Create(ctx, cluster.Spec{
-			Name: name, Dir: filepath.Join(dir, "cluster"), Binaries: b.binaries,
-			Recognize: b.store.Recognize, Resolve: b.resolve,
+		c, err = b.ground.create(ctx, environment, cluster.Spec{
+			Name: name, Dir: filepath.Join(dir, "cluster"), Recognize: b.store.Recognizer(b.provider()),
 			Environ: map[string][]string{"source-controller": b.server.Environ()},
 			Ports:   b.session.Port, Marker: b.session.Marker(), Log: log,
 		})
@@ -330,12 +302,9 @@ func (b *bringUp) environment(ctx, writing context.Context, environment *platfor
 	defer func() { _ = order.end() }()
 	group, running := errgroup.WithContext(ctx)
 	group.Go(func() error {
-		findings, err := c.Probe(running)
-		state.Findings = findings
-		if err != nil {
-			return fmt.Errorf("environment %s: probe what the cluster can do: %w", name, err)
-		}
-		return nil
+		var err error
+		state.Findings, err = b.probe(running, c, probedFirst...)
+		return err
 	})
 	group.Go(func() error {
 		return b.phase(name, phaseBootstrap, func() error { return b.bootstrap(running, api, environment) })
@@ -348,6 +317,11 @@ func (b *bringUp) environment(ctx, writing context.Context, environment *platfor
 		return err
 	}
 	state.Order = order.end()
+	settled, err := b.probe(ctx, c, probedSettled...)
+	if err != nil {
+		return err
+	}
+	state.Findings = append(state.Findings, settled...)
 	if err := b.writeReport(ctx, c, state.Report); err != nil {
 		return err
 	}
@@ -355,6 +329,21 @@ func (b *bringUp) environment(ctx, writing context.Context, environment *platfor
 	defer b.mu.Unlock()
 	b.state.Environments = append(b.state.Environments, state)
 	return nil
+}
+
+// What a cluster can do is tried before the platform's policies could make it
+// fail; but an Ingress needs the controller that the platform brings.
+var (
+	probedFirst   = []cluster.Capability{cluster.Workloads, cluster.ServiceRouting, cluster.NetworkPolicy}
+	probedSettled = []cluster.Capability{cluster.Ingress}
+)
+
+func (b *bringUp) probe(ctx context.Context, c cluster.Cluster, capabilities ...cluster.Capability) ([]cluster.Finding, error) {
+	findings, err := c.Probe(ctx, capabilities...)
+	if err != nil {
+		return nil, fmt.Errorf("environment %s: probe what the cluster can do: %w", c.Name(), err)
+	}
+	return findings, nil
 }
 
 // closing is a cluster with the log that is closed after it.
@@ -529,6 +518,9 @@ func (b *bringUp) down(ctx context.Context) error {
 	if b.server != nil {
 		err = errors.Join(err, b.server.Close())
 	}
+	if b.ground != nil {
+		err = errors.Join(err, b.ground.close(ctx))
+	}
 	return err
 }
 
@@ -574,10 +566,10 @@ func (b *bringUp) writeReport(ctx context.Context, c cluster.Cluster, file strin
 	}
 	b.mu.Lock()
 	for i := range report.ControlPlane {
-		report.ControlPlane[i].Version = b.version(report.ControlPlane[i].Path)
+		report.ControlPlane[i].Version = b.versionOf(report.ControlPlane[i].Path)
 	}
 	for i := range report.Backed {
-		report.Backed[i].Version = b.version(report.Backed[i].Path)
+		report.Backed[i].Version = b.ground.version(report.Backed[i])
 	}
 	b.mu.Unlock()
 	data, err := json.Marshal(reportFile{Asked: asked, Report: report})
@@ -587,8 +579,8 @@ func (b *bringUp) writeReport(ctx context.Context, c cluster.Cluster, file strin
 	return check.WriteFile(file, data)
 }
 
-// version is that of the component which a program's file is; empty when none is.
-func (b *bringUp) version(file string) string {
+// versionOf is that of the component which a program's file is; empty when none is.
+func (b *bringUp) versionOf(file string) string {
 	for _, c := range b.state.Components {
 		if c.Path == file {
 			return c.Version

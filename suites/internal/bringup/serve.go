@@ -59,7 +59,7 @@ func (b *bringUp) serve(ctx context.Context, input Input) error {
 	b.state.Repositories = results
 	b.state.Requests = filepath.Join(dir, "server", "requests.jsonl")
 	b.mu.Unlock()
-	b.server, err = source.Serve(ctx, source.ServerOptions{Dir: filepath.Join(dir, "server"), Ports: b.session.Port, Answers: answers})
+	b.server, err = source.Serve(ctx, source.ServerOptions{Dir: filepath.Join(dir, "server"), Host: b.ground.host(), Ports: b.session.Port, Answers: answers})
 	if err != nil {
 		return err
 	}

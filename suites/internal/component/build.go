@@ -2,6 +2,7 @@ package component
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -133,14 +134,14 @@ func (s *Store) readyToBuild(ctx context.Context, builds []*target) error {
 		return context.Cause(ctx)
 	}
 	for _, t := range builds {
-		least := "go" + t.family.goVersion()
+		least := "go" + t.goVersion()
 		switch {
 		case tc.err != nil:
-			return fmt.Errorf("component %s: image %s: %w; and it cannot be built from %s@%s: %w; install Go %s or newer, or make the image pullable (network, credentials, a mirror)",
-				t, t.ref.text, t.tried, t.Module, t.pinned, tc.err, t.family.goVersion())
+			return fmt.Errorf("component %s: %w; and it cannot be built from %s: %w; install Go %s or newer, or make the image pullable (network, credentials, a mirror)",
+				t, t.why(), t.origin(), tc.err, t.goVersion())
 		case goversion.IsValid(tc.version) && goversion.Compare(tc.version, least) < 0 && !tc.switches():
-			return fmt.Errorf("component %s: the Go toolchain %s is too old to build it: it is %s, and %s.mod needs %s; install Go %s or newer, or let go fetch it (GOTOOLCHAIN is %s; auto would)",
-				t, tc.path, tc.version, t.Pins, least, t.family.goVersion(), tc.selection)
+			return fmt.Errorf("component %s: the Go toolchain %s is too old to build it: it is %s, and %s needs %s; install Go %s or newer, or let go fetch it (GOTOOLCHAIN is %s; auto would)",
+				t, tc.path, tc.version, cmp.Or(t.Source, t.Pins+".mod"), least, t.goVersion(), tc.selection)
 		}
 	}
 	need := uint64(len(builds)) * spacePerBuild
@@ -152,13 +153,23 @@ func (s *Store) readyToBuild(ctx context.Context, builds []*target) error {
 	return nil
 }
 
-// build builds t from its pinned module. The caller holds the lock.
+// place is where t is built: the folder of a module, and a package there.
+func (s *Store) place(t *target) (dir, pkg string, err error) {
+	if t.files != nil {
+		dir, err = s.source(t)
+		return dir, ".", err
+	}
+	dir, err = s.family(t.family)
+	return dir, t.Package, err
+}
+
+// build builds t from its pinned module or its source. The caller holds the lock.
 func (s *Store) build(ctx context.Context, t *target, run *tally) (Component, error) {
 	tc := s.findToolchain(ctx)
 	if tc.err != nil {
 		return Component{}, tc.err
 	}
-	module, err := s.family(t.family)
+	module, pkg, err := s.place(t)
 	if err != nil {
 		return Component{}, err
 	}
@@ -168,7 +179,7 @@ func (s *Store) build(ctx context.Context, t *target, run *tally) (Component, er
 	}
 	defer remove()
 	program := filepath.Join(work, t.Name)
-	arguments := slices.Concat([]string{"build"}, buildFlags(t.entry), []string{"-o", program, t.Package})
+	arguments := slices.Concat([]string{"build"}, buildFlags(t.entry), []string{"-o", program, pkg})
 	cmd := exec.CommandContext(ctx, tc.path, arguments...)
 	// The go command's own temporary files go where they are cleared even if
 	// everything is killed.
@@ -187,7 +198,7 @@ func (s *Store) build(ctx context.Context, t *target, run *tally) (Component, er
 	}
 	return s.install(program, record{
 		Name: t.Name, Version: t.pinned, Origin: originBuild,
-		Reference: t.Module + "@" + t.pinned,
+		Reference: t.origin(),
 		Inputs:    s.inputs(t), Toolchain: tc.version,
 	})
 }
@@ -242,7 +253,7 @@ var (
 
 // buildError says what a failed build wants, from what the go command printed.
 func (s *Store) buildError(t *target, tc toolchain, err error, output string) error {
-	what := fmt.Sprintf("build %s@%s", t.Module, t.pinned)
+	what := "build " + t.origin()
 	if strings.Contains(output, "no space left on device") || strings.Contains(output, "disk quota exceeded") {
 		return fatal{fmt.Errorf("%s: disk full; free some space (all components take about 6 GiB), or move Go's build cache (GOCACHE is %s) or the component cache (FLUX_CONFORMANCE_HOME): %w\n%s", what, tc.cache, err, output)}
 	}
@@ -253,7 +264,7 @@ func (s *Store) buildError(t *target, tc toolchain, err error, output string) er
 		return fmt.Errorf("%s: %s.sum is incomplete: %s; run scripts/pins/update.sh %s %s@%s: %w", what, t.Pins, m, t.Pins, t.Module, t.pinned, err)
 	}
 	if m := oldPattern.FindString(output); m != "" {
-		return fmt.Errorf("%s: the Go toolchain %s (%s) is too old: %s; install Go %s or newer: %w", what, tc.path, tc.version, strings.TrimSpace(m), t.family.goVersion(), err)
+		return fmt.Errorf("%s: the Go toolchain %s (%s) is too old: %s; install Go %s or newer: %w", what, tc.path, tc.version, strings.TrimSpace(m), t.goVersion(), err)
 	}
 	m := fetchPattern.FindStringSubmatch(output)
 	if off := offPattern.FindStringSubmatch(output); m == nil && off != nil {

@@ -64,6 +64,9 @@ func (s *Store) folder(name string) string {
 
 // inputs identifies what a build of t is made from, but for the Go release.
 func (s *Store) inputs(t *target) string {
+	if t.files != nil {
+		return hash("%s\n%s\n%s\n%s\n%v\n%v", t.Source, t.files.sum, sourceGo, s.platform, buildFlags(t.entry), buildEnviron)
+	}
 	return hash("%s\n%s\n%s\n%s\n%s\n%v", t.family.mod, t.family.sum, t.Package, s.platform, buildFlags(t.entry), buildEnviron)
 }
 
@@ -82,7 +85,8 @@ func (s *Store) find(ctx context.Context, t *target, moving bool) (Component, bo
 			return r.component(r.dir, true), true
 		}
 	}
-	if !t.buildable() {
+	// Another version than the one that is asked for comes after the registry.
+	if !t.buildable() || t.standsIn(t.ref) && t.tried == nil && !s.options.Offline {
 		return Component{}, false
 	}
 	inputs := s.inputs(t)
@@ -142,7 +146,7 @@ func (s *Store) sameImage(t *target, digest string) (Component, bool) {
 
 // answeredBy says whether a cached image is the one that t names.
 func (t *target) answeredBy(r record, moving bool) bool {
-	if r.Repository != t.ref.repository.Name() {
+	if t.ref.text == "" || t.files != nil || r.Repository != t.ref.repository.Name() {
 		return false
 	}
 	if t.ref.digest != "" {

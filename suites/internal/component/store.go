@@ -48,7 +48,7 @@ type Component struct {
 	// Digest is sha256:… of the program itself.
 	Digest string `json:"digest"`
 	// InPlaceOf are the images that could not be had and in whose place this
-	// component runs, as the caller decided; the store does not set it.
+	// component runs: by standsFor of the table, or as the caller decided.
 	InPlaceOf []string `json:"inPlaceOf,omitempty"`
 	// Path is the program on this machine.
 	Path string `json:"-"`
@@ -59,7 +59,7 @@ type Request struct {
 	// Name is required: a name of the component table.
 	Name string
 	// Image is the very image that a platform names. Empty: the table's default
-	// image at the version wanted.
+	// image at the version wanted, if there is one.
 	Image string
 	// Version is, where empty, the one that the image's tag says, else the
 	// pinned one.
@@ -72,9 +72,18 @@ type Options struct {
 	Dir string
 	// Pins holds components.yaml, modules.yaml and the module families.
 	Pins fs.FS
+	// Sources is the folder scripts, with the programs of our own. Without it they
+	// cannot be had.
+	Sources fs.FS
+	// Platform is OS/ARCHITECTURE of the programs wanted; that of this machine
+	// where it is empty.
+	Platform string
 	// Mirrors maps a registry's host to a base that answers for it, such as
 	// "ghcr.io" to "127.0.0.1:5001/ghcr.io". Loopback is asked over HTTP.
 	Mirrors map[string]string
+	// StandIns are the versions that run in place of images that cannot be had, by
+	// component. Image heeds them; who calls Resolve decides by itself.
+	StandIns map[string]string
 	// Progress, if any, is told what the store does; from any goroutine.
 	Progress func(Progress)
 	// Offline leaves registries out.
@@ -89,7 +98,7 @@ type Options struct {
 type Store struct {
 	options  Options
 	table    *table
-	platform string // os/arch of the programs wanted: this machine's
+	platform string // os/arch of the programs wanted
 
 	hosts   sync.Map // registry → *probe
 	goMutex sync.Mutex
@@ -115,19 +124,35 @@ func Open(options Options) (*Store, error) {
 	if options.Progress == nil {
 		options.Progress = func(Progress) {}
 	}
-	t, err := readTable(options.Pins)
+	t, err := readTable(options.Pins, options.Sources)
 	if err != nil {
 		return nil, fmt.Errorf("open the component store: %w", err)
 	}
 	return &Store{
 		options: options, table: t,
-		platform: runtime.GOOS + "/" + runtime.GOARCH,
+		platform: cmp.Or(options.Platform, runtime.GOOS+"/"+runtime.GOARCH),
 		space:    freeSpace, create: os.Create,
 	}, nil
 }
 
 // Names lists the known components in the order in which they are built.
-func (s *Store) Names() []string { return s.table.names() }
+func (s *Store) Names() []string { return s.table.names(every) }
+
+// NamesFor lists the components of a provider's clusters, in the order in which
+// they are built.
+func (s *Store) NamesFor(provider string) []string {
+	return s.table.names(func(e *entry) bool { return e.of(provider) })
+}
+
+// Providers lists the providers that the table tells apart.
+func (s *Store) Providers() []string {
+	var providers []string
+	for _, e := range s.table.entries {
+		providers = append(providers, e.Providers...)
+	}
+	slices.Sort(providers)
+	return slices.Compact(providers)
+}
 
 // Pinned is the version that the pins declare for a component.
 func (s *Store) Pinned(name string) (version string, ok bool) {
@@ -135,7 +160,18 @@ func (s *Store) Pinned(name string) (version string, ok bool) {
 	if !ok {
 		return "", false
 	}
-	return e.pinned, true
+	return e.pinned, e.pinned != ""
+}
+
+// Recognizer is Recognize for the components of a provider's clusters.
+func (s *Store) Recognizer(provider string) func(image string) (name string, ok bool) {
+	return func(image string) (string, bool) {
+		name, ok := s.Recognize(image)
+		if !ok || !s.table.byName[name].of(provider) {
+			return "", false
+		}
+		return name, true
+	}
 }
 
 // Recognize tells which component an image is, by its repository path; tag,
@@ -160,7 +196,10 @@ type target struct {
 	tried   error  // why no registry gave it
 }
 
-func (t *target) buildable() bool { return t.version == t.pinned }
+// buildable says whether what is built here is what t asks for.
+func (t *target) buildable() bool {
+	return t.pinned != "" && (t.files != nil || t.version == t.pinned || t.standsIn(t.ref))
+}
 
 func (t *target) String() string { return t.Name + " " + cmp.Or(t.version, t.ref.digest) }
 
@@ -168,12 +207,15 @@ func (t *target) String() string { return t.Name + " " + cmp.Or(t.version, t.ref
 func (s *Store) target(r Request) (*target, error) {
 	e, known := s.table.byName[r.Name]
 	if !known {
-		return nil, fmt.Errorf("component %q is not in the table (%s)", r.Name, strings.Join(s.table.names(), ", "))
+		return nil, fmt.Errorf("component %q is not in the table (%s)", r.Name, strings.Join(s.table.names(every), ", "))
 	}
 	t := &target{entry: e, asked: r.Image, version: canonical(r.Version)}
 	var err error
 	if r.Image == "" {
 		t.version = cmp.Or(t.version, e.pinned)
+		if e.Image == "" {
+			return t, nil
+		}
 		t.ref, err = parseReference(render(e.Image, t.version))
 		if err != nil {
 			return nil, fmt.Errorf("component %s: version %q: %w", r.Name, r.Version, err)
@@ -247,6 +289,9 @@ func (s *Store) Resolve(ctx context.Context, requests []Request) ([]Component, e
 	for i, t := range targets {
 		components[i] = found[key(t)]
 		components[i].Requested = t.asked
+		if components[i].Origin == originBuild && t.standsIn(t.ref) {
+			components[i].InPlaceOf = []string{t.ref.text}
+		}
 	}
 	return components, nil
 }
@@ -316,7 +361,12 @@ func (s *Store) obtain(ctx context.Context, wanted []*target) ([]Component, erro
 // pull takes a component from the cache or its registry, while no other process
 // is at the same component.
 func (s *Store) pull(ctx context.Context, t *target, run *tally) (Component, error) {
-	if s.options.Offline {
+	switch {
+	case t.files != nil:
+		return Component{}, errors.New("it is a program of this project, which no registry holds")
+	case t.ref.text == "":
+		return Component{}, errors.New("no registry holds it as an image")
+	case s.options.Offline:
 		return Component{}, errors.New("registries are switched off")
 	}
 	if err := s.reach(ctx, t.ref); err != nil {
@@ -369,10 +419,21 @@ func (s *Store) buildOnce(ctx context.Context, t *target, run *tally) (Component
 
 // notPinned says what was tried for t, what is pinned, and how to pin t.
 func (t *target) notPinned() error {
+	if t.files != nil {
+		return fmt.Errorf("component %s: %w: it is built from %s, and the store was opened without sources", t, ErrNotPinned, t.origin())
+	}
 	pin := fmt.Sprintf("scripts/pins/update.sh %s %s@%s", t.Pins, t.Module, t.version)
 	if t.version == "" || !semver.IsValid(t.version) {
 		pin = fmt.Sprintf("name a version in the image's tag and pin it (scripts/pins/update.sh %s %s@VERSION)", t.Pins, t.Module)
 	}
-	return fmt.Errorf("component %s: %w: image %s: %w; the pinned version is %s (scripts/pins/%s.mod). Use the pinned version, let it stand in (components: {%s: %s} in CONFIG), make the image pullable (network, credentials, a mirror), or pin it: %s",
-		t, ErrNotPinned, t.ref.text, t.tried, t.pinned, t.Pins, t.Name, t.pinned, pin)
+	return fmt.Errorf("component %s: %w: %w; the pinned version is %s (scripts/pins/%s.mod). Use the pinned version, let it stand in (components: {%s: %s} in CONFIG), make the image pullable (network, credentials, a mirror), or pin it: %s",
+		t, ErrNotPinned, t.why(), t.pinned, t.Pins, t.Name, t.pinned, pin)
+}
+
+// why says why no registry gave t.
+func (t *target) why() error {
+	if t.ref.text == "" {
+		return t.tried
+	}
+	return fmt.Errorf("image %s: %w", t.ref.text, t.tried)
 }

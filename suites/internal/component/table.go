@@ -28,21 +28,62 @@ var namePattern = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,62}$`)
 // entry is one component of components.yaml; its fields are explained there.
 type entry struct {
 	Name         string   `yaml:"name"`
+	Providers    []string `yaml:"providers"`
 	Repositories []string `yaml:"repositories"`
 	Image        string   `yaml:"image"`
 	Path         string   `yaml:"path"`
-	Pins         string   `yaml:"pins"`
-	Module       string   `yaml:"module"`
-	Package      string   `yaml:"package"`
-	LDFlags      string   `yaml:"ldflags"`
 	Seconds      int      `yaml:"seconds"`
 
+	Pins    string `yaml:"pins"`
+	Module  string `yaml:"module"`
+	Package string `yaml:"package"`
+	LDFlags string `yaml:"ldflags"`
+
+	Source string `yaml:"source"`
+
+	User      string   `yaml:"user"`
+	Environ   []string `yaml:"environ"`
+	Base      string   `yaml:"base"`
+	StandsFor []string `yaml:"standsFor"`
+
 	order  int
-	family *family
-	pinned string // version of Module in the family, as v1.2.3
+	family *family  // nil with Source
+	files  *sources // nil without Source
+	// pinned is the version of Module in the family, as v1.2.3; with Source what
+	// its content says.
+	pinned string
 }
 
 func (e *entry) estimate() time.Duration { return time.Duration(e.Seconds) * time.Second }
+
+// of says whether clusters of a provider have the component.
+func (e *entry) of(provider string) bool {
+	return len(e.Providers) == 0 || slices.Contains(e.Providers, provider)
+}
+
+// origin is what the component is built from.
+func (e *entry) origin() string {
+	if e.files != nil {
+		return "scripts/" + e.Source
+	}
+	return e.Module + "@" + e.pinned
+}
+
+// goVersion is the least Go release that can build the component.
+func (e *entry) goVersion() string {
+	if e.files != nil {
+		return sourceGo
+	}
+	return e.family.goVersion()
+}
+
+// standsIn says whether the pinned version runs in place of the image.
+func (e *entry) standsIn(ref reference) bool {
+	return ref.digest == "" && slices.ContainsFunc(e.StandsFor, func(text string) bool {
+		other, err := parseReference(text)
+		return err == nil && other.repository == ref.repository && other.tag == ref.tag
+	})
+}
 
 // family is a pair of alternative module files, in which one build list
 // serves several components.
@@ -61,9 +102,9 @@ type table struct {
 	modules  map[string]map[string]string // path → version → h1 hash
 }
 
-// readTable reads components.yaml, modules.yaml and the module files that they
-// name. All mistakes are reported together.
-func readTable(pins fs.FS) (*table, error) {
+// readTable reads components.yaml, modules.yaml, and the module files and
+// sources that they name. All mistakes are reported together.
+func readTable(pins, sources fs.FS) (*table, error) {
 	data, err := fs.ReadFile(pins, componentsFile)
 	if err != nil {
 		return nil, fmt.Errorf("read the component table: %w", err)
@@ -77,6 +118,14 @@ func readTable(pins fs.FS) (*table, error) {
 	for i, e := range entries {
 		e.order = i
 		t.byName[e.Name] = e
+		if e.Source != "" {
+			if e.files, err = readSources(sources, e.Source); err != nil {
+				problems = append(problems, fmt.Errorf("%s: component %s: %w", componentsFile, e.Name, err))
+				continue
+			}
+			e.pinned = e.files.version()
+			continue
+		}
 		if t.families[e.Pins] == nil {
 			f, err := readFamily(pins, e.Pins)
 			if err != nil {
@@ -147,8 +196,10 @@ func parseComponents(data []byte) ([]*entry, error) {
 			bad("a second entry of this name")
 		}
 		names[e.Name] = true
-		if len(e.Repositories) == 0 {
-			bad("repositories: none; no image would be recognised")
+		for _, provider := range e.Providers {
+			if !namePattern.MatchString(provider) {
+				bad("provider %q does not match %s", provider, namePattern)
+			}
 		}
 		for _, r := range e.Repositories {
 			if other, taken := repositories[r]; taken {
@@ -158,26 +209,12 @@ func parseComponents(data []byte) ([]*entry, error) {
 			if r == "" || strings.Trim(r, "/") != r {
 				bad("repository %q is not a path without a leading or trailing slash", r)
 			}
+			if stem, wild := strings.CutSuffix(r, "/*"); strings.Contains(stem, "*") || r == "*" || wild && stem == "" {
+				bad("repository %q: only the last of several segments may be *", r)
+			}
 		}
-		if ref, err := parseReference(render(e.Image, "v1.2.3")); err != nil {
-			bad("image: %v", err)
-		} else if ref.tag == "" || !strings.Contains(e.Image, "{") {
-			bad("image %q has no tag made from {version} or {number}", e.Image)
-		}
-		if e.Path != "" && !strings.HasPrefix(e.Path, "/") {
-			bad("path %q is not absolute", e.Path)
-		}
-		if !namePattern.MatchString(e.Pins) {
-			bad("pins %q is not the name of a module family", e.Pins)
-		}
-		if err := module.CheckPath(e.Module); err != nil {
-			bad("module: %v", err)
-		}
-		if err := module.CheckImportPath(e.Package); err != nil {
-			bad("package: %v", err)
-		} else if e.Package != e.Module && !strings.HasPrefix(e.Package, e.Module+"/") {
-			bad("package %s is not in module %s", e.Package, e.Module)
-		}
+		e.checkImage(bad)
+		e.checkOrigin(bad)
 		if e.Seconds <= 0 {
 			bad("seconds: %d is not an estimate", e.Seconds)
 		}
@@ -186,6 +223,60 @@ func parseComponents(data []byte) ([]*entry, error) {
 		return nil, errors.Join(problems...)
 	}
 	return file.Components, nil
+}
+
+// checkImage looks at what an entry says of images.
+func (e *entry) checkImage(bad func(format string, args ...any)) {
+	if len(e.Repositories) == 0 {
+		if e.Image != "" || e.Path != "" || e.User != "" || e.Base != "" || len(e.Environ)+len(e.StandsFor) > 0 {
+			bad("repositories: none; no image would be recognised")
+		}
+		return
+	}
+	if ref, err := parseReference(render(e.Image, "v1.2.3")); err != nil {
+		bad("image: %v", err)
+	} else if ref.tag == "" || e.Source == "" && !strings.Contains(e.Image, "{") {
+		bad("image %q has no tag made from {version} or {number}", e.Image)
+	}
+	if e.Path != "" && !strings.HasPrefix(e.Path, "/") {
+		bad("path %q is not absolute", e.Path)
+	}
+	for _, variable := range e.Environ {
+		if name, _, found := strings.Cut(variable, "="); !found || name == "" {
+			bad("environ: %q is not NAME=VALUE", variable)
+		}
+	}
+	for _, text := range e.StandsFor {
+		if ref, err := parseReference(text); err != nil {
+			bad("standsFor: %v", err)
+		} else if ref.tag == "" || ref.digest != "" || !matches(ref.repository.RepositoryStr(), e.Repositories) {
+			bad("standsFor: %q is not an image of this component with a tag", text)
+		}
+	}
+}
+
+// checkOrigin looks at what an entry is built from.
+func (e *entry) checkOrigin(bad func(format string, args ...any)) {
+	if e.Source != "" {
+		if !fs.ValidPath(e.Source) || e.Source == "." {
+			bad("source %q is not the path of a folder", e.Source)
+		}
+		if e.Pins != "" || e.Module != "" || e.Package != "" || e.LDFlags != "" {
+			bad("it has both a source and a pinned module")
+		}
+		return
+	}
+	if !namePattern.MatchString(e.Pins) {
+		bad("pins %q is not the name of a module family", e.Pins)
+	}
+	if err := module.CheckPath(e.Module); err != nil {
+		bad("module: %v", err)
+	}
+	if err := module.CheckImportPath(e.Package); err != nil {
+		bad("package: %v", err)
+	} else if e.Package != e.Module && !strings.HasPrefix(e.Package, e.Module+"/") {
+		bad("package %s is not in module %s", e.Package, e.Module)
+	}
 }
 
 // parseModules decodes modules.yaml and refuses what it does not know.
@@ -310,25 +401,46 @@ func (e *entry) version(tag string) string {
 	return canonical(tag)
 }
 
-// names lists the components in the order of the table.
-func (t *table) names() []string {
-	names := make([]string, len(t.entries))
-	for i, e := range t.entries {
-		names[i] = e.Name
+// names lists the components that keep lets through, in the order of the table.
+func (t *table) names(keep func(*entry) bool) []string {
+	names := make([]string, 0, len(t.entries))
+	for _, e := range t.entries {
+		if keep(e) {
+			names = append(names, e.Name)
+		}
 	}
 	return names
 }
 
-// recognize finds the component whose image stands at a repository path.
+func every(*entry) bool { return true }
+
+// recognize finds the component whose image stands at a repository path: one
+// that names it, else one that takes any of its kind.
 func (t *table) recognize(path string) *entry {
 	for _, e := range t.entries {
-		if slices.ContainsFunc(e.Repositories, func(r string) bool {
-			// A path of one segment, such as etcd, says too little to be looked
-			// for below a prefix.
-			return path == r || strings.Contains(r, "/") && strings.HasSuffix(path, "/"+r)
-		}) {
+		if matches(path, slices.DeleteFunc(slices.Clone(e.Repositories), wildcard)) {
+			return e
+		}
+	}
+	for _, e := range t.entries {
+		if matches(path, e.Repositories) {
 			return e
 		}
 	}
 	return nil
+}
+
+func wildcard(repository string) bool { return strings.HasSuffix(repository, "/*") }
+
+// matches says whether a repository path is one of those of an entry.
+func matches(path string, repositories []string) bool {
+	return slices.ContainsFunc(repositories, func(r string) bool {
+		if stem, wild := strings.CutSuffix(r, "*"); wild {
+			slash := strings.LastIndexByte(path, '/')
+			path, r = path[:slash+1], stem
+		}
+		// A path of one segment, such as etcd, says too little to be looked for
+		// below a prefix.
+		return path == r || strings.Contains(r, "/") && strings.HasSuffix(path, "/"+r)
+	})
 }

@@ -9,31 +9,58 @@ import (
 	. "github.com/onsi/gomega"
 )
 
-// pinsFolder is what the program embeds.
-const pinsFolder = "../../../scripts/pins"
+// What the program embeds.
+const (
+	scriptsFolder = "../../../scripts"
+	pinsFolder    = scriptsFolder + "/pins"
+)
+
+// openProject opens a store of the project's own pins and sources.
+func openProject(t *testing.T) *Store {
+	t.Helper()
+	store, err := Open(Options{Dir: t.TempDir(), Pins: os.DirFS(pinsFolder), Sources: os.DirFS(scriptsFolder)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return store
+}
 
 func TestPinsOfTheProjectAreValid(t *testing.T) {
 	g := NewWithT(t)
-	store, err := Open(Options{Dir: t.TempDir(), Pins: os.DirFS(pinsFolder)})
-	g.Expect(err).NotTo(HaveOccurred())
-	g.Expect(store.Names()).To(ConsistOf(
-		"etcd", "kwok", "kwokctl", "kube-apiserver", "kube-controller-manager", "kube-scheduler",
+	store := openProject(t)
+	shared := []string{
+		"etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler",
 		"source-controller", "kustomize-controller", "helm-controller",
 		"kyverno", "kyvernopre", "background-controller", "reports-controller", "cleanup-controller", "kyverno-cli",
+	}
+	g.Expect(store.Providers()).To(Equal([]string{"embedded", "kind"}))
+	g.Expect(store.NamesFor("embedded")).To(ConsistOf(append([]string{"kwok", "kwokctl"}, shared...)))
+	g.Expect(store.NamesFor("kind")).To(ContainElements(shared))
+	g.Expect(store.NamesFor("kind")).To(ContainElements(
+		"kubelet", "kubeadm", "kubectl", "kube-proxy", "containerd", "containerd-shim-runc-v2", "ctr",
+		"host-local", "ptp", "loopback", "portmap", "coredns", "traefik", "readiness-checker", "pause", "node-network", "app",
 	))
+	g.Expect(store.NamesFor("kind")).NotTo(ContainElement("kwok"))
 	for _, name := range store.Names() {
 		version, ok := store.Pinned(name)
 		g.Expect(ok).To(BeTrue(), name)
-		g.Expect(complete(version)).To(BeTrue(), "%s is pinned at %s", name, version)
 		e := store.table.byName[name]
+		if e.Source != "" {
+			g.Expect(version).To(MatchRegexp("^source-[0-9a-f]{12}$"), name)
+			continue
+		}
+		g.Expect(complete(version)).To(BeTrue(), "%s is pinned at %s", name, version)
+		g.Expect(e.family.file.Tool).To(ContainElement(HaveField("Path", e.Package)), "%s.mod names the package of %s as a tool, or it would not be tidied with it", e.Pins, name)
+		if e.Image == "" {
+			continue
+		}
 		image := render(e.Image, version)
 		g.Expect(e.version(image[strings.LastIndex(image, ":")+1:])).To(Equal(version),
 			"the version of %s is read back from the tag of its default image", name)
 		recognized, _ := store.Recognize(image)
 		g.Expect(recognized).To(Equal(name), "default image of %s", name)
-		g.Expect(e.family.file.Tool).To(ContainElement(HaveField("Path", e.Package)), "%s.mod names the package of %s as a tool, or it would not be tidied with it", e.Pins, name)
 	}
-	_, ok := store.Pinned("coredns")
+	_, ok := store.Pinned("kindnet")
 	g.Expect(ok).To(BeFalse())
 	for _, path := range []string{
 		"github.com/fluxcd/flux2/v2", "github.com/fluxcd/source-controller", "github.com/fluxcd/kustomize-controller",
@@ -81,7 +108,19 @@ func TestRecognize(t *testing.T) {
 		"ghcr.io/fluxcd/source-controller-extra:v1.9.5":                  "",
 		"ghcr.io/xfluxcd/source-controller:v1.9.5":                       "",
 		"ghcr.io/fluxcd/source-controller:v1.9.5@sha256:abc":             "",
-		"": "", "UPPER/case": "", "a b": "", "ghcr.io/fluxcd/source-controller:": "",
+		"registry.k8s.io/etcd":                                           "etcd",
+		"registry.k8s.io/coredns/coredns:v1.14.2":                        "coredns",
+		"docker.io/traefik:v3.6.6":                                       "traefik",
+		"registry.k8s.io/pause:3.10.2":                                   "pause",
+		"ghcr.io/your-org/beetle:1.5.0":                                  "app",
+		"your-org/sonar":                                                 "app",
+		"mirror.example/ghcr.io/your-org/tiger:0.42.0":                   "app",
+		"registry.internal/flux-platform-conformance/app:canary":         "app",
+		"mirror.example/your-org/kyverno/kyverno:v1.19.1":                "kyverno",
+		"ghcr.io/your-org/team/beetle:1.5.0":                             "",
+		"ghcr.io/not-your-org/beetle:1.5.0":                              "",
+		"ghcr.io/your-org-too/beetle:1.5.0":                              "",
+		"":                                                               "", "UPPER/case": "", "a b": "", "ghcr.io/fluxcd/source-controller:": "",
 	} {
 		t.Run(image, func(t *testing.T) {
 			g := NewWithT(t)
@@ -89,6 +128,26 @@ func TestRecognize(t *testing.T) {
 			g.Expect(got).To(Equal(want))
 			g.Expect(ok).To(Equal(want != ""))
 		})
+	}
+}
+
+// A provider knows the components of its own clusters only: on the embedded one
+// a pod of anything else is simulated.
+func TestRecognizeForAProvider(t *testing.T) {
+	g := NewWithT(t)
+	store := openProject(t)
+	for image, want := range map[string]map[string]string{
+		"ghcr.io/fluxcd/source-controller:v1.9.5": {"embedded": "source-controller", "kind": "source-controller"},
+		"ghcr.io/your-org/beetle:1.5.0":           {"embedded": "", "kind": "app"},
+		"docker.io/traefik:v3.6.6":                {"embedded": "", "kind": "traefik"},
+		"registry.k8s.io/kwok/kwok:v0.8.0":        {"embedded": "kwok", "kind": ""},
+		"docker.io/library/busybox:1":             {"embedded": "", "kind": ""},
+	} {
+		for provider, name := range want {
+			got, ok := store.Recognizer(provider)(image)
+			g.Expect(got).To(Equal(name), "%s on %s", image, provider)
+			g.Expect(ok).To(Equal(name != ""))
+		}
 	}
 }
 
@@ -139,6 +198,14 @@ func TestMistakesInThePins(t *testing.T) {
 		"bad name":             {components("name: toy", "name: ../toy"), `entry 1 (../toy): name "../toy" does not match`},
 		"name twice":           {[]string{goodComponents + strings.SplitN(goodComponents, "\n", 2)[1], goodModules, goodMod}, "entry 2 (toy): a second entry of this name"},
 		"no repository":        {components("[example/toy]", "[]"), "repositories: none"},
+		"bad provider":         {components("pins: toy", "providers: [Kind], pins: toy"), `entry 1 (toy): provider "Kind" does not match`},
+		"star in the middle":   {components("[example/toy]", "[example/*/toy]"), `repository "example/*/toy": only the last of several segments may be *`},
+		"star alone":           {components("[example/toy]", "['*']"), `repository "*": only the last`},
+		"variable of no name":  {components("pins: toy", "environ: [TAG], pins: toy"), `environ: "TAG" is not NAME=VALUE`},
+		"stands for another":   {components("pins: toy", "standsFor: ['example.test/other:1'], pins: toy"), `standsFor: "example.test/other:1" is not an image of this component with a tag`},
+		"stands for a digest":  {components("pins: toy", "standsFor: ['example.test/example/toy@sha256:"+strings.Repeat("0", 64)+"'], pins: toy"), "is not an image of this component with a tag"},
+		"module and source":    {components("pins: toy", "source: toy, pins: toy"), "it has both a source and a pinned module"},
+		"source outside":       {components("pins: toy, module: example.test/toy, package: example.test/toy", "source: ../toy"), `source "../toy" is not the path of a folder`},
 		"repository with /":    {components("[example/toy]", "[/toy]"), `repository "/toy" is not a path`},
 		"image without tag":    {components(":{version}", ""), "has no tag made from {version} or {number}"},
 		"image that is none":   {components("example.test/toy:", "EXAMPLE//toy:"), "entry 1 (toy): image: "},
@@ -164,7 +231,7 @@ func TestMistakesInRequests(t *testing.T) {
 		request Request
 		want    string
 	}{
-		"unknown name":      {Request{Name: "coredns"}, `component "coredns" is not in the table (etcd, kwok,`},
+		"unknown name":      {Request{Name: "kindnet"}, `component "kindnet" is not in the table (etcd, kwok,`},
 		"bad image":         {Request{Name: "kyverno", Image: "a b"}, `component kyverno: image "a b"`},
 		"another's image":   {Request{Name: "kyverno", Image: "kyverno/kyvernopre:v1.19.1"}, "image kyverno/kyvernopre:v1.19.1 is the component kyvernopre"},
 		"bad version":       {Request{Name: "kyverno", Version: "1 19"}, `component kyverno: version "1 19"`},
@@ -195,8 +262,11 @@ func FuzzComponents(f *testing.F) {
 			return
 		}
 		for _, e := range entries {
-			if !namePattern.MatchString(e.Name) || len(e.Repositories) == 0 || e.Seconds <= 0 {
+			if !namePattern.MatchString(e.Name) || (len(e.Repositories) == 0) != (e.Image == "") || e.Seconds <= 0 {
 				t.Errorf("accepted %+v", e)
+			}
+			if e.Image == "" {
+				continue
 			}
 			if _, err := parseReference(render(e.Image, "v1.2.3")); err != nil {
 				t.Errorf("accepted the image of %+v: %v", e, err)

@@ -6,18 +6,20 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 
 	"github.com/your-org/flux-platform-conformance/suites/internal/bringup"
+	"github.com/your-org/flux-platform-conformance/suites/internal/check"
 	"github.com/your-org/flux-platform-conformance/suites/internal/component"
 	"github.com/your-org/flux-platform-conformance/suites/internal/platform"
 	"github.com/your-org/flux-platform-conformance/suites/internal/session"
 )
 
 func (p *program) componentsCommand(ctx context.Context) *cobra.Command {
-	var link string
+	var link, provider string
 	c := &cobra.Command{
 		Use: "components", Short: "Have every component of a cluster ready in the cache, and list them", Args: noArguments,
 		RunE: func(*cobra.Command, []string) error {
@@ -31,8 +33,11 @@ func (p *program) componentsCommand(ctx context.Context) *cobra.Command {
 			if err != nil {
 				return err
 			}
+			if known := store.Providers(); !slices.Contains(known, provider) {
+				return invalid{fmt.Errorf("there is no provider %q%s", provider, check.DidYouMean(provider, known))}
+			}
 			var requests []component.Request
-			for _, name := range store.Names() {
+			for _, name := range store.NamesFor(provider) {
 				requests = append(requests, component.Request{Name: name})
 			}
 			found, err := store.Resolve(ctx, requests)
@@ -46,6 +51,7 @@ func (p *program) componentsCommand(ctx context.Context) *cobra.Command {
 			return errors.Join(table.Flush(), linkAll(found, link))
 		},
 	}
+	c.Flags().StringVar(&provider, "provider", bringup.Providers()[0], "whose clusters' components")
 	c.Flags().StringVar(&link, "link", "", "folder to make links in, named after the components (default: none)")
 	return c
 }

@@ -25,8 +25,11 @@ type ServerOptions struct {
 	// Dir is a folder of the session; the server writes its certificate, its
 	// packaged charts and its log there. Required.
 	Dir string
-	// Ports gives a free port on 127.0.0.1 for each listener; two are taken.
-	// nil: the kernel chooses.
+	// Host is the address of this machine to listen on. Empty: 127.0.0.1. Nodes
+	// that are containers reach another, that of their network's gateway.
+	Host string
+	// Ports gives a free port for each listener; two are taken. nil: the kernel
+	// chooses.
 	Ports func() (int, error)
 	// Answers is the map from URLs to what is served.
 	Answers []Answer
@@ -78,7 +81,7 @@ type Request struct {
 // keptRequests is how many requests are kept in memory; all are in the file.
 const keptRequests = 20000
 
-// Server answers the sources of one session. It listens on 127.0.0.1 only.
+// Server answers the sources of one session. It listens on one address only.
 type Server struct {
 	dir        string
 	git        string
@@ -161,7 +164,7 @@ func newServer(ctx context.Context, o ServerOptions) (*Server, error) {
 	if s.answers, err = prepare(ctx, o.Answers, s.charts); err != nil {
 		return nil, err
 	}
-	return s, s.listen(ctx, o.Ports)
+	return s, s.listen(ctx, cmp.Or(o.Host, "127.0.0.1"), o.Ports)
 }
 
 // checkBackend makes sure that this git can serve over HTTP.
@@ -177,7 +180,7 @@ func (s *Server) checkBackend(ctx context.Context) error {
 	return nil
 }
 
-func (s *Server) listen(ctx context.Context, ports func() (int, error)) (err error) {
+func (s *Server) listen(ctx context.Context, host string, ports func() (int, error)) (err error) {
 	s.ctx, s.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	defer func() {
 		if err != nil {
@@ -191,10 +194,10 @@ func (s *Server) listen(ctx context.Context, ports func() (int, error)) (err err
 	if err != nil {
 		return fmt.Errorf("make the session's certificate authority: %w", err)
 	}
-	if s.web, err = listenLoopback(ctx, ports); err != nil {
+	if s.web, err = listenOn(ctx, host, ports); err != nil {
 		return err
 	}
-	if s.socks, err = listenLoopback(ctx, ports); err != nil {
+	if s.socks, err = listenOn(ctx, host, ports); err != nil {
 		return err
 	}
 	s.httpServer = s.newHTTPServer(authority)
@@ -203,7 +206,7 @@ func (s *Server) listen(ctx context.Context, ports func() (int, error)) (err err
 	return nil
 }
 
-func listenLoopback(ctx context.Context, ports func() (int, error)) (*listener, error) {
+func listenOn(ctx context.Context, host string, ports func() (int, error)) (*listener, error) {
 	port := 0
 	if ports != nil {
 		var err error
@@ -212,9 +215,9 @@ func listenLoopback(ctx context.Context, ports func() (int, error)) (*listener, 
 		}
 	}
 	var config net.ListenConfig
-	l, err := config.Listen(ctx, "tcp4", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
+	l, err := config.Listen(ctx, "tcp4", net.JoinHostPort(host, strconv.Itoa(port)))
 	if err != nil {
-		return nil, fmt.Errorf("listen on port %d: %w", port, err)
+		return nil, fmt.Errorf("listen on port %d of %s: %w", port, host, err)
 	}
 	return &listener{Listener: l, open: map[*trackedConn]struct{}{}}, nil
 }
@@ -277,7 +280,7 @@ func (c *trackedConn) Close() error {
 	return err
 }
 
-// Environ is what a source-controller on this machine needs in its environment.
+// Environ is what a source-controller needs in its environment to be answered.
 // It contains the credential.
 func (s *Server) Environ() []string {
 	web := (&url.URL{Scheme: "http", User: s.credential, Host: s.web.Addr().String()}).String()

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"path"
 	"slices"
 	"strings"
 	"sync"
@@ -213,8 +212,6 @@ func (c *running) reportPod(ctx context.Context, report *cluster.Report, pod *co
 			component = part.spec.Name
 		}
 		if isStatic(pod) {
-			// All of their arguments stand in their commands.
-			part.spec.Command = nil
 			report.ControlPlane = append(report.ControlPlane, describe(component, pod, part, processes))
 			continue
 		}
@@ -255,7 +252,7 @@ func describe(component string, pod *corev1.Pod, part part, processes []*process
 	}
 	main := program(processes)
 	p.Path, p.PID, p.PeakMemory = main.exe, main.pid, main.peak
-	p.Running = arguments(part.spec.Command, main.line)
+	p.Running = main.line[min(1, len(main.line)):]
 	return p
 }
 
@@ -264,18 +261,9 @@ func podUID(pod *corev1.Pod) string {
 	return cmp.Or(pod.Annotations["kubernetes.io/config.hash"], string(pod.UID))
 }
 
-// arguments is a command line without what is the program: the words of the pod's
-// command, where they stand there, else the first word alone.
-func arguments(command, line []string) []string {
-	n := 1
-	if len(command) > 0 && len(line) >= len(command) && slices.Equal(command[1:], line[1:len(command)]) && path.Base(command[0]) == path.Base(line[0]) {
-		n = len(command)
-	}
-	return line[min(n, len(line)):]
-}
-
-// declared are the arguments of a container with $(VAR) expanded. The values are
-// those that the process has; which names may be used, the container declares.
+// declared are the arguments of a container with $(VAR) expanded, those in its
+// command included. The values are those that the process has; which names may be
+// used, the container declares.
 func declared(spec *corev1.Container, environ []string) []string {
 	lookup := func(name string) (string, bool) {
 		named := slices.ContainsFunc(spec.Env, func(e corev1.EnvVar) bool { return e.Name == name })
@@ -284,7 +272,11 @@ func declared(spec *corev1.Container, environ []string) []string {
 		}
 		return value(environ, name)
 	}
-	args := slices.Clone(spec.Args)
+	var args []string
+	if len(spec.Command) > 0 {
+		args = append(args, spec.Command[1:]...)
+	}
+	args = append(args, spec.Args...)
 	for i := range args {
 		args[i] = cluster.Expand(args[i], lookup)
 	}
