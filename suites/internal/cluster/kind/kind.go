@@ -458,7 +458,7 @@ func (c *running) Close(ctx context.Context) error {
 	}
 	begun := time.Now()
 	if _, err := c.docker.removeContainers(ctx, c.name, c.provider.Network.Name); err != nil {
-		return fmt.Errorf("close cluster %s: %w", c.spec.Name, explainHost(c.provider.Engine.Host, err))
+		return fmt.Errorf("close cluster %s: %w", c.spec.Name, err)
 	}
 	if err := os.Remove(c.Kubeconfig()); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("close cluster %s: %w", c.spec.Name, err)

@@ -119,6 +119,7 @@ func TestOneNetworkAtATime(t *testing.T) {
 
 // A daemon with two containers of one name, on our network and on another.
 const twoClusters = `case "$*" in
+version*) echo 27.0;;
 "ps --all"*) [ -e "$DIR/removed" ] || echo ours; echo theirs;;
 "container inspect ours") echo '[{"Id":"ours","Name":"/c-control-plane","Config":{"Labels":{"io.x-k8s.kind.role":"control-plane"},"Image":"node:1"},"HostConfig":{"NetworkMode":"fpc-1"},"NetworkSettings":{"Networks":{"fpc-1":{}}}}]';;
 "container inspect theirs") echo '[{"Id":"theirs","Name":"/theirs","Config":{},"HostConfig":{"NetworkMode":"kind"},"NetworkSettings":{"Networks":{"kind":{}}}}]';;

@@ -214,3 +214,12 @@ func TestLiveBroken(t *testing.T) {
 	})
 	g.Expect(left(t, s.ID())).To(Equal([]string{"network " + p.Network.Name}))
 }
+
+// TestLivePreflight asks the real docker program for a daemon that is not there.
+func TestLivePreflight(t *testing.T) {
+	g := NewWithT(t)
+	t.Setenv("DOCKER_HOST", "unix:///nowhere/docker.sock")
+	_, err := Preflight(t.Context(), PreflightOptions{Record: func(string, any) error { return nil }})
+	g.Expect(err).To(MatchError(And(ContainSubstring("no Docker daemon runs at unix:///nowhere/docker.sock"), ContainSubstring("scripts/docker/start.sh"))))
+	t.Log(err)
+}

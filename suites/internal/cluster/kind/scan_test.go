@@ -95,7 +95,7 @@ func TestScanIsRead(t *testing.T) {
 
 	main := program(s.containers["aaa"])
 	g.Expect(main.pid).To(Equal(13), "what is wrapped counts")
-	g.Expect(arguments(nil, main.line)).To(Equal([]string{"--a=b\nc"}))
+	g.Expect(main.line).To(Equal([]string{"source-controller", "--a=b\nc"}))
 
 	other := s.containers["bbb"][0]
 	g.Expect(other.readOnlyRoot()).To(BeFalse(), "the mount on top counts")
@@ -132,23 +132,6 @@ func TestScanScriptRunsInAPlainShell(t *testing.T) {
 	g.Expect(err).NotTo(HaveOccurred())
 }
 
-func TestArgumentsAreWhatFollowsTheProgram(t *testing.T) {
-	for _, row := range []struct {
-		name                string
-		command, line, want []string
-	}{
-		{"the image's own program", nil, []string{"/app", "--a"}, []string{"--a"}},
-		{"a command", []string{"app"}, []string{"/bin/app", "--a"}, []string{"--a"}},
-		{"a command with words of its own", []string{"/bin/app", "serve"}, []string{"/bin/app", "serve", "--a"}, []string{"--a"}},
-		{"another command than the pod's", []string{"/bin/app", "serve"}, []string{"/bin/app", "sleep", "--a"}, []string{"sleep", "--a"}},
-		{"a shorter one", []string{"/bin/app", "serve", "x"}, []string{"/bin/app"}, []string{}},
-	} {
-		t.Run(row.name, func(t *testing.T) {
-			NewWithT(t).Expect(arguments(row.command, row.line)).To(Equal(row.want))
-		})
-	}
-}
-
 func TestDeclaredArgumentsAreExpandedByTheContainersOwnNames(t *testing.T) {
 	g := NewWithT(t)
 	spec := &corev1.Container{Args: []string{"--to=$(HOST):$(PORT)", "$$(HOST)", "--home=$(HOME)"}, Env: []corev1.EnvVar{{Name: "HOST"}, {Name: "PORT"}}}
@@ -156,6 +139,8 @@ func TestDeclaredArgumentsAreExpandedByTheContainersOwnNames(t *testing.T) {
 	g.Expect(declared(spec, environ)).To(Equal([]string{"--to=here:1", "$(HOST)", "--home=$(HOME)"}))
 	spec.EnvFrom = []corev1.EnvFromSource{{}}
 	g.Expect(declared(spec, environ)).To(ContainElement("--home=/"))
+	spec.Command = []string{"/bin/app", "--port=$(PORT)"}
+	g.Expect(declared(spec, environ)).To(HaveExactElements("--port=1", "--to=here:1", "$(HOST)", "--home=/"))
 }
 
 func TestTokenMayLieElsewhere(t *testing.T) {
