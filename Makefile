@@ -10,6 +10,8 @@ ENVS ?=
 TENANTS ?=
 CHECKS ?=
 FAULTS ?=
+REPORTS ?=
+EXPLAINED ?=
 KEEP ?=
 ARTIFACTS ?=
 
@@ -21,13 +23,16 @@ flag = $(if $($(1)),--$(2) '$($(1))')
 inputs = $(call flag,PLATFORM,platform) $(call flag,DEVELOPER,developer) $(call flag,CONFIG,config) $(call flag,PROVIDER,provider) \
 	$(call flag,ENVS,environments) $(call flag,TENANTS,tenants) $(call flag,ARTIFACTS,artifacts)
 
-.PHONY: help e2e test lint unit prove live up down clean bench program fuzz
+.PHONY: help e2e compare test lint unit prove live up down clean bench program fuzz
 
 help: ## This list
 	@scripts/help.sh $(MAKEFILE_LIST)
 
 e2e: program ## The main job: PLATFORM= DEVELOPER= CONFIG= PROVIDER= ENVS= TENANTS= CHECKS= KEEP=1 ARTIFACTS=
 	@$(PROGRAM) e2e $(inputs) $(call flag,CHECKS,checks) $(if $(KEEP),--keep)
+
+compare: program ## The checks on embedded and on kind, outcome beside outcome: as e2e, and EXPLAINED= REPORTS=A/report.json,B/report.json
+	@$(PROGRAM) compare $(inputs) $(call flag,CHECKS,checks) $(call flag,EXPLAINED,explained) $(call flag,REPORTS,reports)
 
 test: lint unit prove ## The project's own tests: lint, unit tests, and the suite proved on its own fixtures
 

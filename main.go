@@ -10,7 +10,7 @@ import (
 	"github.com/your-org/flux-platform-conformance/suites"
 )
 
-//go:embed all:fixtures all:policies all:scripts
+//go:embed all:fixtures all:kind-config all:policies all:scripts
 var assets embed.FS
 
 func main() {

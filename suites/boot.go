@@ -416,6 +416,7 @@ var _ = perEnvironment(check.Check{
 	problems := otherAPI(served.GitVersion, components["kube-apiserver"], env.view.Config.Components["kube-apiserver"])
 	more, substituted := otherVersions(versions{
 		declared: env.FluxSystem.Controllers, live: deployments.Items, backed: report.Backed, substitutes: env.view.Config.Components,
+		standIn: env.standIn,
 	})
 	note(substituted...)
 	expectNone(append(problems, more...), "what runs at another version than declared")
@@ -443,6 +444,9 @@ type versions struct {
 	// substitutes maps a component to the version that CONFIG lets stand in for one
 	// that cannot be had.
 	substitutes map[string]string
+	// standIn says whether what runs was put in the place of the image that a
+	// container names, and the report says so. Nil: nothing was.
+	standIn func(cluster.Backed) bool
 }
 
 // otherVersions goes from what is declared over the live Deployment to the program
@@ -484,11 +488,24 @@ func otherVersions(in versions) (problems, substituted []string) {
 		case b.Init || len(b.Running) == 0 || tag == "" || b.Version == tag:
 		case b.Version != "" && b.Version == substitute:
 			substituted = append(substituted, fmt.Sprintf("%s names %s; CONFIG puts %s %s in its place", where, b.Image, b.Component, substitute))
+		case in.standIn != nil && in.standIn(b):
+			substituted = append(substituted, fmt.Sprintf("%s names %s; %s %s stands in for it", where, b.Image, b.Component, b.Version))
 		default:
 			problems = append(problems, fmt.Sprintf("%s names %s, what runs is version %s of %s", where, b.Image, b.Version, b.Component))
 		}
 	}
 	return problems, substituted
+}
+
+// standIn says whether the session put what a container runs in the place of the
+// image that it names.
+func (e *environment) standIn(b cluster.Backed) bool {
+	for _, c := range e.view.State.Components {
+		if c.Name == b.Component && c.Version == b.Version && slices.Contains(c.InPlaceOf, b.Image) {
+			return true
+		}
+	}
+	return false
 }
 
 // managerImage is the image of a controller's Deployment, found as the declared one

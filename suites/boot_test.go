@@ -218,6 +218,13 @@ func TestOtherVersions(t *testing.T) {
 			[]string{"flux-system Deployment/source-controller manager names " + repository + "v1; CONFIG puts source-controller v3 in its place"},
 		},
 		{
+			"one that the session puts in its place", repository + "v1",
+			[]appsv1.Deployment{deployment(repository + "v1")},
+			[]cluster.Backed{backed(repository+"v1", "v1.5.0")},
+			nil, nil,
+			[]string{"flux-system Deployment/source-controller manager names " + repository + "v1; source-controller v1.5.0 stands in for it"},
+		},
+		{
 			"one that CONFIG would have let stand in", repository + "v1",
 			[]appsv1.Deployment{deployment(repository + "v1")},
 			[]cluster.Backed{backed(repository+"v1", "v1")},
@@ -230,6 +237,7 @@ func TestOtherVersions(t *testing.T) {
 			problems, substituted := otherVersions(versions{
 				declared: []platform.Controller{{Name: "source-controller", Image: row.declared}},
 				live:     row.live, backed: row.backed, substitutes: row.substitutes,
+				standIn: func(b cluster.Backed) bool { return b.Version == "v1.5.0" },
 			})
 			g.Expect(problems).To(Equal(row.want))
 			g.Expect(substituted).To(Equal(row.different))

@@ -3,7 +3,6 @@ package suites
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"path"
 	"slices"
@@ -90,6 +89,8 @@ type finding struct {
 	configMap, template time.Duration
 	// patience is how long it takes at most when nobody asks Flux to look.
 	patience time.Duration
+	// figures are what else was measured; empty when nothing was.
+	figures string
 }
 
 // edit is one value that is changed, and where that has to arrive.
@@ -107,12 +108,10 @@ type edit struct {
 // environments of the session. All is taken back before it returns.
 func (r *run) changeValues(ctx context.Context) (map[place]*finding, error) {
 	if r.changed == nil {
-		// A spec that ends before the experiment does leaves no findings that others
-		// could take for a result.
-		x := &experiment{run: r, found: map[place]*finding{}, heads: map[string]string{}, err: errors.New("the values were not changed to the end")}
+		x := newExperiment(r)
 		x.attempt = x.round
 		r.changed = x
-		x.err = x.make(ctx)
+		x.err = x.make(ctx, r.edits(x.found))
 	}
 	return r.changed.found, r.changed.err
 }

@@ -37,9 +37,14 @@ type experiment struct {
 	attempt func(context.Context, []edit) ([]odd, error)
 }
 
-// make runs the experiment.
-func (x *experiment) make(ctx context.Context) (err error) {
-	edits := x.run.edits(x.found)
+// newExperiment is one that has not been made. A spec that ends before it does
+// leaves no findings that others could take for a result.
+func newExperiment(r *run) *experiment {
+	return &experiment{run: r, found: map[place]*finding{}, heads: map[string]string{}, err: errors.New("the values were not changed to the end")}
+}
+
+// make runs the experiment with these edits.
+func (x *experiment) make(ctx context.Context, edits []edit) (err error) {
 	if len(edits) == 0 {
 		return nil
 	}
@@ -297,15 +302,10 @@ func (x *experiment) newKinds(ctx context.Context, s *site) error {
 // takeBack lets the repositories be as they were, and waits until the clusters
 // are so too.
 func (x *experiment) takeBack(ctx context.Context) error {
-	var errs []error
-	for name, head := range x.heads {
-		repository, _ := x.run.view.State.Repository(name)
-		_, err := source.Reset(ctx, repository.Bare, repository.Branch, head, repository.Tags...)
-		errs = append(errs, err)
-	}
 	if len(x.heads) == 0 {
 		return nil
 	}
+	reset := x.reset(ctx)
 	err := x.everywhere(ctx, func(ctx context.Context, s *site) error {
 		var missing []string
 		for range 2 {
@@ -330,5 +330,16 @@ func (x *experiment) takeBack(ctx context.Context) error {
 		}
 		return fmt.Errorf("the values were taken back, and these ConfigMaps are not there again: %s", strings.Join(missing, ", "))
 	})
-	return errors.Join(append(errs, err)...)
+	return errors.Join(reset, err)
+}
+
+// reset lets the repositories be as they were.
+func (x *experiment) reset(ctx context.Context) error {
+	var errs []error
+	for name, head := range x.heads {
+		repository, _ := x.run.view.State.Repository(name)
+		_, err := source.Reset(ctx, repository.Bare, repository.Branch, head, repository.Tags...)
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
 }

@@ -45,8 +45,9 @@ type run struct {
 	timeouts platform.Timeouts
 	// inForce is when every policy that was there before the run is in force.
 	inForce time.Time
-	// changed is the experiment that changes values; nil until a spec asks.
-	changed *experiment
+	// changed is the experiment that changes values, rolled the one that follows
+	// them to running pods; nil until a spec asks.
+	changed, rolled *experiment
 }
 
 // environment is one cluster with what was declared for it.
@@ -60,6 +61,10 @@ type environment struct {
 	view   *bringup.View
 	// examples are the verdicts on the examples of the policies.
 	examples examples
+	// visitors are the pods of ours that ask the tenants' services.
+	visitors visitors
+	// hosts are the answers that the tenants' hosts gave.
+	hosts hosts
 }
 
 // as returns a client that acts as somebody else: through a copy of the

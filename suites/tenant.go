@@ -10,6 +10,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -129,15 +130,44 @@ var _ = perTenant(check.Check{
 	Level:     check.Core,
 	Needs:     []string{"Workloads"},
 }, func(ctx SpecContext, env *environment, tenant *platform.Tenant) {
-	for _, declared := range declaredOf(tenant, "Deployment") {
-		Eventually(func(g Gomega, ctx SpecContext) {
-			live := &appsv1.Deployment{}
-			g.Expect(env.client.Get(ctx, client.ObjectKeyFromObject(declared.Unstructured), live)).To(Succeed())
-			g.Expect(live.Status.ObservedGeneration).To(Equal(live.Generation), "%s has not been looked at since it was changed", declared)
-			g.Expect(live.Status.AvailableReplicas).To(Equal(*live.Spec.Replicas), "%s: available replicas", declared)
-		}).WithContext(ctx).Should(Succeed())
-	}
+	deployments := declaredOf(tenant, "Deployment")
+	var problems []string
+	// A pod that cannot start is said at once: the rest of the time would not help it.
+	Eventually(func(g Gomega, ctx SpecContext) {
+		problems = nil
+		passing := true
+		for _, declared := range deployments {
+			found, err := availability(ctx, env, declared)
+			g.Expect(err).NotTo(HaveOccurred())
+			for _, finding := range found {
+				problems = append(problems, fmt.Sprintf("%s: %s", declared, finding.Text))
+				passing = passing && finding.Passing
+			}
+		}
+		g.Expect(passing && len(problems) > 0).To(BeFalse(), func() string { return listed(problems, "pods of %s", tenant.Name) })
+	}).WithContext(ctx).Should(Succeed())
+	expectNone(problems, "pods of %s", tenant.Name)
 })
+
+// availability says what keeps the pods of a Deployment from being available.
+func availability(ctx context.Context, env *environment, declared platform.Object) ([]state.Finding, error) {
+	in := state.AvailabilityInput{}
+	err := env.client.Get(ctx, client.ObjectKeyFromObject(declared.Unstructured), &in.Deployment)
+	if apierrors.IsNotFound(err) {
+		return []state.Finding{{Text: "it is not in the cluster"}}, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", declared, err)
+	}
+	sets, pods, events := &appsv1.ReplicaSetList{}, &corev1.PodList{}, &corev1.EventList{}
+	for _, list := range []client.ObjectList{sets, pods, events} {
+		if err := env.client.List(ctx, list, client.InNamespace(declared.GetNamespace())); err != nil {
+			return nil, fmt.Errorf("list what became of %s: %w", declared, err)
+		}
+	}
+	in.ReplicaSets, in.Pods, in.Events = sets.Items, pods.Items, events.Items
+	return state.AvailabilityFindings(in), nil
+}
 
 // rolledOut waits until the controllers are done with the tenant's Deployments as
 // they are now, or say that they cannot go on: what is then found of their pods
@@ -153,7 +183,11 @@ func rolledOut(ctx context.Context, env *environment, tenant *platform.Tenant) {
 			if err := env.client.Get(ctx, client.ObjectKeyFromObject(declared.Unstructured), live); err != nil {
 				return true, err
 			}
-			return settled(live), nil
+			if settled(live) {
+				return true, nil
+			}
+			found, err := availability(ctx, env, declared)
+			return slices.ContainsFunc(found, func(f state.Finding) bool { return !f.Passing }), err
 		})
 	}
 }

@@ -33,6 +33,11 @@ func (g *embeddedGround) prepare(ctx context.Context) error {
 
 func (g *embeddedGround) host() string { return "" }
 
+// stock leaves it to the pods to name what they run: most are simulated.
+func (g *embeddedGround) stock(context.Context) error { return nil }
+
+func (g *embeddedGround) version(b cluster.Backed) string { return g.versionOf(b.Path) }
+
 func (g *embeddedGround) create(ctx context.Context, _ *platform.Environment, spec cluster.Spec) (cluster.Cluster, error) {
 	spec.Binaries, spec.Resolve = g.binaries, g.resolve
 	return embedded.Provider{}.Create(ctx, spec)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"github.com/your-org/flux-platform-conformance/suites/internal/cluster"
+	"github.com/your-org/flux-platform-conformance/suites/internal/component"
 	"github.com/your-org/flux-platform-conformance/suites/internal/platform"
 )
 
@@ -17,6 +18,12 @@ type ground interface {
 	// host is the address of this machine at which the clusters reach the
 	// session's servers; empty: 127.0.0.1.
 	host() string
+	// stock has ready what the clusters will run, as far as that is known before
+	// there are any. The sources are served.
+	stock(ctx context.Context) error
+	// version is that of the component which a container runs; empty when it is
+	// not known. bringUp.mu is held.
+	version(b cluster.Backed) string
 	// create makes the cluster of an environment. The spec says what holds for
 	// every provider.
 	create(ctx context.Context, environment *platform.Environment, spec cluster.Spec) (cluster.Cluster, error)
@@ -30,6 +37,7 @@ var grounds = []struct {
 	of       func(*bringUp) ground
 }{
 	{"embedded", func(b *bringUp) ground { return &embeddedGround{bringUp: b} }},
+	{"kind", func(b *bringUp) ground { return &kindGround{bringUp: b, made: map[string]component.Component{}} }},
 }
 
 // Providers lists the kinds of clusters that a session can be made of.

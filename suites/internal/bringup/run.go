@@ -39,7 +39,10 @@ const ProgressEvent = "progress"
 // The phases of a bring-up, in their order; clusters, bootstrap and platform are
 // per environment.
 const (
+	phaseDocker     = "docker"
 	phaseComponents = "components"
+	phaseNode       = "node image"
+	phaseImages     = "images"
 	phaseSources    = "sources"
 	phaseCluster    = "cluster"
 	phaseBootstrap  = "bootstrap"
@@ -76,14 +79,15 @@ type bringUp struct {
 	session *session.Session
 	emit    func(session.Event)
 
-	config   platform.Config
-	platform *platform.Platform
-	ground   ground
-	store    *component.Store
-	server   *source.Server
-	stop     context.CancelFunc
-	fail     context.CancelCauseFunc // ends the bring-up of all environments
-	writers  sync.WaitGroup
+	config       platform.Config
+	platform     *platform.Platform
+	environments []*platform.Environment // those that are brought up
+	ground       ground
+	store        *component.Store
+	server       *source.Server
+	stop         context.CancelFunc
+	fail         context.CancelCauseFunc // ends the bring-up of all environments
+	writers      sync.WaitGroup
 
 	mu       sync.Mutex
 	lacking  []error
@@ -117,7 +121,7 @@ func (b *bringUp) up(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	b.config, b.platform = input.Config, input.Platform
+	b.config, b.platform, b.environments = input.Config, input.Platform, input.Environments
 	if err := b.openStore(); err != nil {
 		return err
 	}
@@ -130,13 +134,16 @@ func (b *bringUp) up(ctx context.Context) error {
 	if err := b.phase("", phaseSources, func() error { return b.serve(ctx, input) }); err != nil {
 		return err
 	}
+	if err := b.ground.stock(ctx); err != nil {
+		return err
+	}
 	writing, stop := context.WithCancel(context.WithoutCancel(ctx))
 	b.stop = stop
 	group, running := errgroup.WithContext(ctx)
 	running, fail := context.WithCancelCause(running)
 	defer fail(nil)
 	b.fail = fail
-	for _, environment := range input.Environments {
+	for _, environment := range b.environments {
 		group.Go(func() error { return b.environment(running, writing, environment) })
 	}
 	if err := group.Wait(); err != nil {
@@ -197,17 +204,35 @@ func (b *bringUp) resolve(ctx context.Context, name, image string) (string, erro
 	if err != nil {
 		return "", err
 	}
+	if substituted {
+		found[0].InPlaceOf = []string{image}
+	}
+	b.used(found[0])
+	return found[0].Path, nil
+}
+
+// used takes down that a component runs, and in whose place.
+func (b *bringUp) used(c component.Component) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	at := slices.IndexFunc(b.state.Components, func(c component.Component) bool { return c.Path == found[0].Path })
+	at := slices.IndexFunc(b.state.Components, func(known component.Component) bool { return known.Path == c.Path })
 	if at < 0 {
-		at = len(b.state.Components)
-		b.state.Components = append(b.state.Components, found[0])
+		b.state.Components = append(b.state.Components, c)
+		return
 	}
-	if c := &b.state.Components[at]; substituted && !slices.Contains(c.InPlaceOf, image) {
-		c.InPlaceOf = append(c.InPlaceOf, image)
+	known := &b.state.Components[at]
+	for _, image := range c.InPlaceOf {
+		if !slices.Contains(known.InPlaceOf, image) {
+			known.InPlaceOf = append(known.InPlaceOf, image)
+		}
 	}
-	return found[0].Path, nil
+}
+
+// note has something said in the report.
+func (b *bringUp) note(format string, args ...any) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.state.Notes = append(b.state.Notes, fmt.Sprintf(format, args...))
 }
 
 // lackGrace is how long a lack is kept to itself: the programs of one release are
@@ -277,12 +302,9 @@ func (b *bringUp) environment(ctx, writing context.Context, environment *platfor
 	defer func() { _ = order.end() }()
 	group, running := errgroup.WithContext(ctx)
 	group.Go(func() error {
-		findings, err := c.Probe(running)
-		state.Findings = findings
-		if err != nil {
-			return fmt.Errorf("environment %s: probe what the cluster can do: %w", name, err)
-		}
-		return nil
+		var err error
+		state.Findings, err = b.probe(running, c, probedFirst...)
+		return err
 	})
 	group.Go(func() error {
 		return b.phase(name, phaseBootstrap, func() error { return b.bootstrap(running, api, environment) })
@@ -295,6 +317,11 @@ func (b *bringUp) environment(ctx, writing context.Context, environment *platfor
 		return err
 	}
 	state.Order = order.end()
+	settled, err := b.probe(ctx, c, probedSettled...)
+	if err != nil {
+		return err
+	}
+	state.Findings = append(state.Findings, settled...)
 	if err := b.writeReport(ctx, c, state.Report); err != nil {
 		return err
 	}
@@ -302,6 +329,21 @@ func (b *bringUp) environment(ctx, writing context.Context, environment *platfor
 	defer b.mu.Unlock()
 	b.state.Environments = append(b.state.Environments, state)
 	return nil
+}
+
+// What a cluster can do is tried before the platform's policies could make it
+// fail; but an Ingress needs the controller that the platform brings.
+var (
+	probedFirst   = []cluster.Capability{cluster.Workloads, cluster.ServiceRouting, cluster.NetworkPolicy}
+	probedSettled = []cluster.Capability{cluster.Ingress}
+)
+
+func (b *bringUp) probe(ctx context.Context, c cluster.Cluster, capabilities ...cluster.Capability) ([]cluster.Finding, error) {
+	findings, err := c.Probe(ctx, capabilities...)
+	if err != nil {
+		return nil, fmt.Errorf("environment %s: probe what the cluster can do: %w", c.Name(), err)
+	}
+	return findings, nil
 }
 
 // closing is a cluster with the log that is closed after it.
@@ -524,10 +566,10 @@ func (b *bringUp) writeReport(ctx context.Context, c cluster.Cluster, file strin
 	}
 	b.mu.Lock()
 	for i := range report.ControlPlane {
-		report.ControlPlane[i].Version = b.version(report.ControlPlane[i].Path)
+		report.ControlPlane[i].Version = b.versionOf(report.ControlPlane[i].Path)
 	}
 	for i := range report.Backed {
-		report.Backed[i].Version = b.version(report.Backed[i].Path)
+		report.Backed[i].Version = b.ground.version(report.Backed[i])
 	}
 	b.mu.Unlock()
 	data, err := json.Marshal(reportFile{Asked: asked, Report: report})
@@ -537,8 +579,8 @@ func (b *bringUp) writeReport(ctx context.Context, c cluster.Cluster, file strin
 	return check.WriteFile(file, data)
 }
 
-// version is that of the component which a program's file is; empty when none is.
-func (b *bringUp) version(file string) string {
+// versionOf is that of the component which a program's file is; empty when none is.
+func (b *bringUp) versionOf(file string) string {
 	for _, c := range b.state.Components {
 		if c.Path == file {
 			return c.Version

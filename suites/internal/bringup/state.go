@@ -57,6 +57,8 @@ type State struct {
 	// Flux, so that the pinned one was bootstrapped.
 	FluxAssumed  []string           `json:"fluxAssumed,omitempty"`
 	Environments []EnvironmentState `json:"environments"`
+	// Notes say what whoever reads the report has to know of the bring-up.
+	Notes []string `json:"notes,omitempty"`
 	// StartedAt is when the supervisor began.
 	StartedAt time.Time `json:"startedAt"`
 	// IdleSeconds is how long, during the bring-up, the machine did next to

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"time"
 )
 
 type junitSuites struct {
@@ -45,50 +46,37 @@ type junitMessage struct {
 	Text    string `xml:",chardata"`
 }
 
-// junit renders the outcomes as JUnit XML, one test case each; WAIVED,
-// NOT_SUPPORTED and SKIPPED are skipped cases with their reason. Every problem of
-// the run is a case of its own in error, so that a reader of this file alone does
-// not see green where the program failed. Characters that XML does not allow
-// become U+FFFD.
-func (r Report) junit() ([]byte, error) {
-	const name = "flux-platform-conformance"
+// TestCase is one case of a JUnit file. It passed where Failure, Error and Skipped
+// are nil.
+type TestCase struct {
+	Class, Name             string
+	Seconds                 float64
+	Failure, Error, Skipped *TestMessage
+	Output                  string
+}
+
+// TestMessage says what became of a test case.
+type TestMessage struct{ Message, Type, Text string }
+
+// JUnit renders cases as JUnit XML: one suite of this name, which began at a time
+// and took some seconds. Characters that XML does not allow become U+FFFD.
+func JUnit(name string, started time.Time, took float64, cases []TestCase) ([]byte, error) {
 	suite := junitSuite{
-		Name: name, Time: seconds(r.Seconds), Timestamp: r.Started.UTC().Format("2006-01-02T15:04:05"),
+		Name: name, Tests: len(cases), Time: seconds(took), Timestamp: started.UTC().Format("2006-01-02T15:04:05"),
 	}
-	titles := map[string]Check{}
-	for _, c := range r.Checks {
-		titles[c.ID] = c
-	}
-	for _, o := range r.Outcomes {
-		c := titles[o.Check]
-		entry := junitCase{
-			Class: className(o), Name: strings.TrimSpace(o.Check + " " + c.Title), Time: seconds(o.Seconds),
-			Output: o.Note,
+	message := func(m *TestMessage, count *int) *junitMessage {
+		if m == nil {
+			return nil
 		}
-		switch o.Result {
-		case Failed:
-			entry.Failure = &junitMessage{Message: firstLine(o.Found), Type: string(o.Result), Text: "\n" + Describe(c, o)}
-			suite.Failures++
-		case Waived:
-			entry.Skipped = &junitMessage{
-				Message: fmt.Sprintf("%s until %s: %s", o.Result, o.Waiver.Expires, o.Waiver.Reason), Text: "\n" + Describe(c, o),
-			}
-			suite.Skipped++
-		case NotSupported, Skipped:
-			entry.Skipped = &junitMessage{Message: fmt.Sprintf("%s: %s", o.Result, o.Reason)}
-			suite.Skipped++
-		case Passed:
-		}
-		suite.Cases = append(suite.Cases, entry)
+		*count++
+		return &junitMessage{Message: m.Message, Type: m.Type, Text: m.Text}
 	}
-	for _, problem := range r.Problems {
-		suite.Errors++
+	for _, c := range cases {
 		suite.Cases = append(suite.Cases, junitCase{
-			Class: "run", Name: firstLine(problem), Time: seconds(0),
-			Error: &junitMessage{Message: firstLine(problem), Type: string(r.Result), Text: problem},
+			Class: c.Class, Name: c.Name, Time: seconds(c.Seconds), Output: c.Output,
+			Failure: message(c.Failure, &suite.Failures), Error: message(c.Error, &suite.Errors), Skipped: message(c.Skipped, &suite.Skipped),
 		})
 	}
-	suite.Tests = len(suite.Cases)
 	content, err := xml.MarshalIndent(junitSuites{
 		Name: name, Tests: suite.Tests, Failures: suite.Failures, Errors: suite.Errors, Skipped: suite.Skipped,
 		Time: suite.Time, Suites: []junitSuite{suite},
@@ -97,6 +85,43 @@ func (r Report) junit() ([]byte, error) {
 		return nil, fmt.Errorf("encoding %s: %w", JUnitFile, err)
 	}
 	return append([]byte(xml.Header), append(content, '\n')...), nil
+}
+
+// junit renders the outcomes as JUnit XML, one test case each; WAIVED,
+// NOT_SUPPORTED and SKIPPED are skipped cases with their reason. Every problem of
+// the run is a case of its own in error, so that a reader of this file alone does
+// not see green where the program failed.
+func (r Report) junit() ([]byte, error) {
+	var cases []TestCase
+	titles := map[string]Check{}
+	for _, c := range r.Checks {
+		titles[c.ID] = c
+	}
+	for _, o := range r.Outcomes {
+		c := titles[o.Check]
+		entry := TestCase{
+			Class: className(o), Name: strings.TrimSpace(o.Check + " " + c.Title), Seconds: o.Seconds, Output: o.Note,
+		}
+		switch o.Result {
+		case Failed:
+			entry.Failure = &TestMessage{Message: firstLine(o.Found), Type: string(o.Result), Text: "\n" + Describe(c, o)}
+		case Waived:
+			entry.Skipped = &TestMessage{
+				Message: fmt.Sprintf("%s until %s: %s", o.Result, o.Waiver.Expires, o.Waiver.Reason), Text: "\n" + Describe(c, o),
+			}
+		case NotSupported, Skipped:
+			entry.Skipped = &TestMessage{Message: fmt.Sprintf("%s: %s", o.Result, o.Reason)}
+		case Passed:
+		}
+		cases = append(cases, entry)
+	}
+	for _, problem := range r.Problems {
+		cases = append(cases, TestCase{
+			Class: "run", Name: firstLine(problem),
+			Error: &TestMessage{Message: firstLine(problem), Type: string(r.Result), Text: problem},
+		})
+	}
+	return JUnit("flux-platform-conformance", r.Started, r.Seconds, cases)
 }
 
 // className is environment[.tenant]; a check of the whole platform has neither.

@@ -206,7 +206,7 @@ func (t *text) failure(c Check, id string, outcomes []Outcome) {
 	t.field(2, "mend", c.Remedy)
 	t.field(2, "see", c.Reference)
 	for _, o := range failed {
-		t.out.WriteString("  " + t.paint(colourStrong, printable(where(o.Environment, o.Tenant))) + "\n")
+		t.out.WriteString("  " + t.paint(colourStrong, Printable(where(o.Environment, o.Tenant))) + "\n")
 		t.field(4, "expected", o.Expected)
 		t.field(4, "found", o.Found)
 		t.field(4, "artifacts", o.Artifacts)
@@ -339,7 +339,7 @@ func (t *text) wrapped(value string, at, indent int) string {
 	var out strings.Builder
 	margin := strings.Repeat(" ", indent)
 	for i, line := range strings.Split(strings.TrimRight(value, "\n"), "\n") {
-		line = printable(strings.TrimRight(line, "\r"))
+		line = Printable(strings.TrimRight(line, "\r"))
 		if i > 0 {
 			out.WriteString(margin)
 			at = indent
@@ -379,9 +379,9 @@ func (t *text) paint(colour, value string) string {
 	return "\x1b[" + colour + "m" + value + "\x1b[0m"
 }
 
-// printable replaces control characters: what a cluster says must not move the
+// Printable replaces control characters: what a cluster says must not move the
 // cursor of the one who reads it.
-func printable(value string) string {
+func Printable(value string) string {
 	return strings.Map(func(char rune) rune {
 		if char == '\t' {
 			return ' '

@@ -80,10 +80,10 @@ func (s *Store) Base(name string) string {
 // base, lowest first. A digest in the reference has to be that of the image
 // that is made. Of an image of nothing that the table knows it says
 // ErrNoComponent, of one that cannot be had ErrNotPinned.
-func (s *Store) Image(ctx context.Context, reference string, base ...v1.Layer) (Image, error) {
+func (s *Store) Image(ctx context.Context, reference string, base ...v1.Layer) (*Image, error) {
 	w, err := s.wish(reference)
 	if err != nil {
-		return Image{}, err
+		return nil, err
 	}
 	found, err := s.Resolve(ctx, []Request{w.request()})
 	instead := s.options.StandIns[w.Name]
@@ -94,7 +94,7 @@ func (s *Store) Image(ctx context.Context, reference string, base ...v1.Layer) (
 		}
 	}
 	if err != nil {
-		return Image{}, err
+		return nil, err
 	}
 	c := found[0]
 	c.Requested = reference
@@ -141,9 +141,9 @@ func (s *Store) Available(ctx context.Context, reference string, base ...v1.Laye
 var epoch = time.Unix(0, 0).UTC()
 
 // pack makes the image of a program.
-func (s *Store) pack(w wish, c Component, base []v1.Layer) (Image, error) {
-	fail := func(err error) (Image, error) {
-		return Image{}, fmt.Errorf("make image %s of %s %s: %w", w.ref.text, c.Name, c.Version, err)
+func (s *Store) pack(w wish, c Component, base []v1.Layer) (*Image, error) {
+	fail := func(err error) (*Image, error) {
+		return nil, fmt.Errorf("make image %s of %s %s: %w", w.ref.text, c.Name, c.Version, err)
 	}
 	if w.Base != "" && len(base) == 0 {
 		return fail(fmt.Errorf("it stands on the layer %s, which was not given", w.Base))
@@ -195,10 +195,10 @@ func (s *Store) pack(w wish, c Component, base []v1.Layer) (Image, error) {
 		return fail(err)
 	}
 	if w.ref.digest != "" && w.ref.digest != digest.String() {
-		return Image{}, fmt.Errorf("image %s: %w: its digest is %s, and the image that is made here of %s %s is %s. Name that digest or none, or make the image pullable (network, credentials, a mirror)",
+		return nil, fmt.Errorf("image %s: %w: its digest is %s, and the image that is made here of %s %s is %s. Name that digest or none, or make the image pullable (network, credentials, a mirror)",
 			w.ref.text, ErrNotPinned, w.ref.digest, c.Name, c.Version, digest)
 	}
-	return Image{Component: c, Image: image}, nil
+	return &Image{Component: c, Image: image}, nil
 }
 
 // ociLayer is the name that an OCI manifest has for a layer's format.

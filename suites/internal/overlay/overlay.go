@@ -87,6 +87,9 @@ type Send struct {
 	// Operation is «apply» (server-side, the default), «delete», «recreate»
 	// (delete, wait until gone, create) or «patch» (the manifest is a merge patch).
 	Operation string `json:"operation,omitempty"`
+	// Subresource is what of the object is applied or patched, such as resize of a
+	// Pod; empty: the object itself.
+	Subresource string `json:"subresource,omitempty"`
 	// Manifest names the object; File is an alternative to it, a path below the
 	// overlay's folder. In both, a name of the form $(NAME) is looked up by the
 	// label selector in Select.
@@ -250,6 +253,9 @@ func Parse(data []byte) (Overlay, error) {
 		}
 		if !slices.Contains([]string{"apply", "delete", "recreate", "patch"}, s.Operation) {
 			problem("objects[%d].operation %q is not one of apply, delete, recreate, patch", i, s.Operation)
+		}
+		if s.Subresource != "" && s.Operation != "apply" && s.Operation != "patch" {
+			problem("objects[%d].subresource: %s knows none", i, s.Operation)
 		}
 		if (s.Manifest == nil) == (s.File == "") {
 			problem("objects[%d] needs one of manifest, file", i)

@@ -51,7 +51,7 @@ func (o Overlay) SendObjects(ctx context.Context, config *rest.Config) ([]Sent, 
 			before = nil
 		}
 		out = append(out, Sent{Object: object, Before: before})
-		if err := send(ctx, c, s.Operation, object, before); err != nil {
+		if err := send(ctx, c, s, object, before); err != nil {
 			return out, fmt.Errorf("overlay %s: objects[%d]: %s %s %s: %w", o.ID, i, s.Operation, object.GetKind(), object.GetName(), err)
 		}
 	}
@@ -71,8 +71,8 @@ func find(ctx context.Context, c client.Client, object *unstructured.Unstructure
 	return nil
 }
 
-func send(ctx context.Context, c client.Client, operation string, object, before *unstructured.Unstructured) error {
-	switch operation {
+func send(ctx context.Context, c client.Client, s Send, object, before *unstructured.Unstructured) error {
+	switch s.Operation {
 	case "delete":
 		return remove(ctx, c, object)
 	case "recreate":
@@ -89,8 +89,15 @@ func send(ctx context.Context, c client.Client, operation string, object, before
 		if err != nil {
 			return err
 		}
-		return c.Patch(ctx, object.DeepCopy(), client.RawPatch(types.MergePatchType, data), client.FieldOwner(fieldManager))
+		patch := client.RawPatch(types.MergePatchType, data)
+		if s.Subresource != "" {
+			return c.SubResource(s.Subresource).Patch(ctx, object.DeepCopy(), patch, client.FieldOwner(fieldManager))
+		}
+		return c.Patch(ctx, object.DeepCopy(), patch, client.FieldOwner(fieldManager))
 	default:
+		if s.Subresource != "" {
+			return c.SubResource(s.Subresource).Apply(ctx, client.ApplyConfigurationFromUnstructured(object.DeepCopy()), client.FieldOwner(fieldManager), client.ForceOwnership)
+		}
 		return c.Apply(ctx, client.ApplyConfigurationFromUnstructured(object.DeepCopy()), client.FieldOwner(fieldManager), client.ForceOwnership)
 	}
 }

@@ -52,6 +52,9 @@ const (
 //	- {check: CFG-002, environment: dev, tenant: beetle, reason: "moves in May", expires: 2027-01-31}
 //	components: {source-controller: v1.9.5}   # in place of versions not to be had
 //	registries: {ghcr.io: "127.0.0.1:5000/ghcr.io"}
+//	serves:                        # where services answer with their files
+//	- {image: acme/*, path: "/files/{file}"}
+//	ingress: {public: "edge/gateway:80"}      # the Service behind an IngressClass
 //	strict: false
 //
 // Paths are relative to the file. Unknown keys, anchors and aliases are refused.
@@ -72,6 +75,11 @@ type Config struct {
 	Components map[string]string
 	// Registries maps a registry host to a base reference that answers for it.
 	Registries map[string]string
+	// Serves says which services answer with the files that they are given.
+	Serves []Serves
+	// Ingress maps an IngressClass to the Service of its controller, as
+	// NAMESPACE/NAME:PORT, where the class itself does not tell.
+	Ingress map[string]string
 	// Strict fails a run for what is otherwise only listed.
 	Strict bool
 }
@@ -131,14 +139,20 @@ func DefaultConfig() Config {
 // DefaultSources are the answers that hold where CONFIG gives none for a URL:
 // the charts and CRDs that the reference platform draws on, from Go modules.
 func DefaultSources() []Answer {
-	c, err := decodeConfig("sources.yaml", "", defaultSources)
-	if err != nil {
-		panic(fmt.Sprintf("the sources that the program ships cannot be read: %v", err))
-	}
+	c := shipped()
 	for i := range c.Sources {
 		c.Sources[i].Line = 0
 	}
 	return c.Sources
+}
+
+// shipped is what the program says where CONFIG does not.
+func shipped() Config {
+	c, err := decodeConfig("sources.yaml", "", defaultSources)
+	if err != nil {
+		panic(fmt.Sprintf("what the program ships cannot be read: %v", err))
+	}
+	return c
 }
 
 // LoadConfig reads a CONFIG file. The error lists all its mistakes, each as
@@ -406,6 +420,8 @@ func (r *configReader) config(node *yaml.Node, c *Config) {
 		"waivers":      func(n *yaml.Node, key string) { r.waivers(n, key, c) },
 		"components":   r.table(&c.Components, r.version),
 		"registries":   r.table(&c.Registries, func(*yaml.Node, string, string) {}),
+		"serves":       func(n *yaml.Node, key string) { r.serves(n, key, c) },
+		"ingress":      r.table(&c.Ingress, r.service),
 		"strict":       r.boolean(&c.Strict),
 	})
 	if version != ConfigVersion && node.Kind == yaml.MappingNode {

@@ -39,6 +39,8 @@ waivers:
 - {check: CFG-002, environment: dev, tenant: beetle, reason: moves soon, expires: 2027-01-31}
 components: {source-controller: v1.9.5}
 registries: {ghcr.io: "127.0.0.1:5000/ghcr.io"}
+serves: [{image: acme/*, path: "/files/{file}"}, {image: tools, path: "/{file}", names: true}]
+ingress: {public: "edge/gateway:80"}
 strict: true
 `)
 	g.Expect(err).NotTo(HaveOccurred())
@@ -65,6 +67,8 @@ strict: true
 		}},
 		Components: map[string]string{"source-controller": "v1.9.5"},
 		Registries: map[string]string{"ghcr.io": "127.0.0.1:5000/ghcr.io"},
+		Serves:     []Serves{{Image: "acme/*", Path: "/files/{file}"}, {Image: "tools", Path: "/{file}", Names: true}},
+		Ingress:    map[string]string{"public": "edge/gateway:80"},
 		Strict:     true,
 	}))
 	g.Expect(c.Timeouts.Stall).To(Equal(3 * time.Minute))
@@ -96,7 +100,7 @@ tenants: [a, a, null]
 	g.Expect(err).To(HaveOccurred())
 	file := filepath.Join(dir, "config.yaml")
 	g.Expect(err.Error()).To(Equal(file + `:1: apiVersion: conformance.flux-platform/v1alpha1 is wanted, this is "conformance.flux-platform/v2"
-` + file + `:3: unknown key "platfrom"; is platform meant? (known are apiVersion, components, environments, kind, objects, platform, registries, sources, strict, tenants, timeouts, waivers)
+` + file + `:3: unknown key "platfrom"; is platform meant? (known are apiVersion, components, environments, ingress, kind, objects, platform, registries, serves, sources, strict, tenants, timeouts, waivers)
 ` + file + `:5: sources[0]: nothing answers for https://example.com/a: one of path, charts, module and upstream is wanted
 ` + file + `:6: sources[1]: https://example.com/a.git is answered twice, first on line 5
 ` + file + `:6: sources[1]: path and upstream exclude each other; exactly one is wanted
@@ -133,6 +137,10 @@ func TestBadConfigs(t *testing.T) {
 		{"version without module", header + "sources: [{url: 'https://a.example', charts: [{version: v1.0.0, path: .}]}]\n", "version is that of a module, and no module is named"},
 		{"module without path", header + "sources: [{url: 'https://a.example', module: {version: v1}}]\n", ":3: sources[0].module: path is missing"},
 		{"source without URL", header + "sources: [{upstream: true}]\n", ":3: sources[0]: url is missing"},
+		{"a service without its files", header + "serves: [{image: 'a/*', path: /files}]\n", `:3: serves[0].path: a path like /config/{file} is wanted, this is "/files"`},
+		{"a service without its image", header + "serves: [{path: '/{file}'}]\n", ":3: serves[0]: image is missing"},
+		{"a pattern that is none", header + "serves: [{image: 'a[', path: '/{file}'}]\n", `:3: serves[0].image: "a[" is no pattern: syntax error in pattern`},
+		{"an ingress without a port", header + "ingress: {public: edge/gateway}\n", `:3: ingress.public: a Service as NAMESPACE/NAME:PORT is wanted, this is "edge/gateway"`},
 		{"file as folder", header + "objects: config.yaml\n", "config.yaml is a file, a folder is wanted"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -159,6 +167,27 @@ func TestDefaultSources(t *testing.T) {
 		g.Expect(a.Line).To(BeZero())
 	}
 	g.Expect(DefaultSources()).NotTo(BeEmpty())
+}
+
+func TestServesOf(t *testing.T) {
+	c := Config{Serves: []Serves{{Image: "acme/shop", Path: "/own/{file}"}, {Image: "your-org/tiger", Path: "/other/{file}"}}}
+	for _, row := range []struct{ image, want string }{
+		{"ghcr.io/your-org/beetle:1.5.0", "/config/a.yaml"},
+		{"your-org/beetle", "/config/a.yaml"},
+		{"mirror.example:5000/ghcr.io/your-org/sonar@sha256:0123", "/config/a.yaml"},
+		{"ghcr.io/your-org/tiger:1", "/other/a.yaml"}, // CONFIG comes first
+		{"acme/shop:1", "/own/a.yaml"},
+		{"acme/shop/more:1", ""},
+		{"ghcr.io/not-your-org/beetle:1", ""},
+		{"ghcr.io/your-org/beetle/debug", ""},
+	} {
+		t.Run(row.image, func(t *testing.T) {
+			g := NewWithT(t)
+			found, ok := c.ServesOf(row.image)
+			g.Expect(ok).To(Equal(row.want != ""))
+			g.Expect(found.At("a.yaml")).To(Equal(row.want))
+		})
+	}
 }
 
 func TestVersionTag(t *testing.T) {

@@ -34,7 +34,7 @@ func (p *program) componentsCommand(ctx context.Context) *cobra.Command {
 				return err
 			}
 			if known := store.Providers(); !slices.Contains(known, provider) {
-				return fmt.Errorf("there is no provider %q%s", provider, check.DidYouMean(provider, known))
+				return invalid{fmt.Errorf("there is no provider %q%s", provider, check.DidYouMean(provider, known))}
 			}
 			var requests []component.Request
 			for _, name := range store.NamesFor(provider) {

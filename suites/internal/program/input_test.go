@@ -445,6 +445,7 @@ func TestWrongCommandLine(t *testing.T) {
 		{[]string{"prove", "--platform", "/there/is/none"}, "PLATFORM: folder /there/is/none does not exist"},
 		{[]string{"prove", "--faults", "FLT-0001"}, "there is no fault FLT-0001; did you mean FLT-001"},
 		{[]string{"down"}, "no session is running"},
+		{[]string{"components", "--provider", "knd"}, `there is no provider "knd"; did you mean kind?`},
 	} {
 		t.Run(strings.Join(test.args, " "), func(t *testing.T) {
 			g := NewWithT(t)

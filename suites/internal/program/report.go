@@ -39,6 +39,7 @@ func fill(ctx context.Context, report *check.Report, view *bringup.View) {
 			InPlaceOf: c.InPlaceOf,
 		})
 	}
+	report.Notes = append(report.Notes, view.State.Notes...)
 	report.Notes = append(report.Notes, unneeded(view)...)
 	report.Notes = append(report.Notes, notRead(view.Platform.Unread)...)
 	if len(view.State.FluxAssumed) > 0 {
@@ -281,10 +282,17 @@ func (p *program) dumpEnvironment(ctx context.Context, in *input, r *running, e 
 		}
 		judged, _ := p.suite.Registry.Get(o.Check)
 		o.Artifacts = filepath.Join(e.Name, o.Check)
-		_, err := dump.Collect(ctx, dump.Input{
+		collected := dump.Input{
 			RESTConfig: config, Dir: filepath.Join(in.artifacts, e.Name), Check: judged, Outcome: *o,
 			Namespaces: slices.Compact(namespaces), Logs: logs,
-		})
+			PodLogs: slices.ContainsFunc(e.Findings, func(f cluster.Finding) bool { return f.Capability == cluster.Workloads && f.Has }),
+		}
+		if declared := r.view.Platform.Environment(e.Name); declared != nil {
+			if tenant := declared.Tenant(o.Tenant); tenant != nil {
+				collected.PodNamespace, collected.PodSelector = tenant.TargetNamespace, platform.TenantLabel+"="+tenant.Name
+			}
+		}
+		_, err := dump.Collect(ctx, collected)
 		problems = append(problems, err)
 	}
 	return errors.Join(problems...)

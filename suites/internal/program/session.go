@@ -32,6 +32,7 @@ type running struct {
 	shown      chan struct{}
 	view       *bringup.View
 	root       string
+	provider   string
 	history    progress.History
 }
 
@@ -132,7 +133,7 @@ func (p *program) start(ctx context.Context, in *input, keep bool) (*running, er
 	if err != nil {
 		return nil, fmt.Errorf("clean up after earlier sessions: %w", err)
 	}
-	r := &running{root: root, shown: make(chan struct{})}
+	r := &running{root: root, provider: in.Provider, shown: make(chan struct{})}
 	if r.history, err = progress.LoadHistory(r.historyFile()); err != nil {
 		fmt.Fprintln(p.errOut, "note:", err)
 	}
@@ -183,7 +184,10 @@ func (r *running) event(e session.Event) {
 	}
 }
 
-func (r *running) historyFile() string { return filepath.Join(r.root, "history.json") }
+// historyFile holds how long the phases took: each provider's take their own time.
+func (r *running) historyFile() string {
+	return filepath.Join(r.root, "history-"+r.provider+".json")
+}
 
 // stop ends the session and what is shown of it.
 func (r *running) stop(ctx context.Context) error {

@@ -20,8 +20,9 @@ var appliers = []struct{ kind, group string }{
 
 // Applier is who the labels of an object say has applied it, as «Kind
 // namespace/name»; empty when they name nobody.
-func Applier(object *unstructured.Unstructured) string {
-	labels := object.GetLabels()
+func Applier(object *unstructured.Unstructured) string { return applierOf(object.GetLabels()) }
+
+func applierOf(labels map[string]string) string {
 	for _, a := range appliers {
 		if name := labels[a.group+"/name"]; name != "" {
 			return a.kind + " " + labels[a.group+"/namespace"] + "/" + name

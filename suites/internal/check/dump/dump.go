@@ -46,12 +46,20 @@ type Input struct {
 	// Logs are the files that components write to; their ends are kept. A file that
 	// is not there is left out.
 	Logs []string
+	// PodLogs says that containers run, so that the API server can be asked for
+	// their logs.
+	PodLogs bool
+	// PodNamespace and PodSelector are those of the pods that the failure is about,
+	// in the form of a label selector: their events and logs are kept with it. Empty
+	// where it is about none.
+	PodNamespace, PodSelector string
 	// Note is added to the failure's text.
 	Note string
 }
 
 // Collect writes Dir/ID for one failed outcome: failure.txt (with the tenant in
-// its name, if any) and flux.txt. The first failure of an environment, over all
+// its name, if any), flux.txt, and below pods/ what the pods tell that it is about.
+// The first failure of an environment, over all
 // processes, also has the whole cluster written to Dir/cluster; later ones refer
 // to that, for many checks can fail at once. It returns the check's folder and
 // everything that could not be collected; what could be collected is there
@@ -90,11 +98,19 @@ func Collect(ctx context.Context, in Input) (string, error) {
 		// Values of Secrets are known before anything else is written.
 		errs = append(errs, reader.learnSecrets(ctx, redactor), writeFailure(folder, in, redactor))
 		errs = append(errs, reader.writeFlux(ctx, filepath.Join(folder, "flux.txt"), redactor))
+		if in.PodLogs && in.PodSelector != "" {
+			errs = append(errs, reader.writePods(ctx, filepath.Join(folder, "pods"), in.PodNamespace, in.PodSelector, redactor))
+		}
 	}
 	if first {
 		if reader != nil {
 			errs = append(errs, reader.writeObjects(ctx, filepath.Join(whole, "objects"), redactor))
 			errs = append(errs, reader.writeEvents(ctx, filepath.Join(whole, "events.txt"), redactor))
+			for _, namespace := range reader.namespaces {
+				if in.PodLogs {
+					errs = append(errs, reader.writePods(ctx, filepath.Join(whole, "pods", namespace), namespace, "", redactor))
+				}
+			}
 		}
 		errs = append(errs, writeLogs(filepath.Join(whole, "logs"), in.Logs, redactor))
 	}

@@ -3,6 +3,7 @@ package dump_test
 import (
 	"encoding/base64"
 	"encoding/json"
+	"io"
 	"io/fs"
 	"net/http"
 	"net/http/httptest"
@@ -70,7 +71,11 @@ func objects() map[string][]object {
 			{"metadata": object{"name": "foreign", "namespace": "elsewhere"}},
 		},
 		"pods": {{
-			"metadata": object{"name": "beetle", "namespace": "apps"},
+			"metadata": object{"name": "beetle", "namespace": "apps", "uid": "1"},
+			"status": object{
+				"initContainerStatuses": []any{object{"name": "wait", "state": object{"waiting": object{"reason": "PodInitializing"}}}},
+				"containerStatuses":     []any{object{"name": "app", "restartCount": 1, "state": object{"running": object{}}}},
+			},
 			"spec": object{
 				"automountServiceAccountToken": false,
 				"containers": []any{object{
@@ -82,7 +87,7 @@ func objects() map[string][]object {
 		"events": {
 			{
 				"metadata": object{"name": "late", "namespace": "apps"}, "type": "Warning", "reason": "Failed", "count": 3,
-				"lastTimestamp": "2026-05-04T08:00:09Z", "involvedObject": object{"kind": "Pod", "name": "beetle"},
+				"lastTimestamp": "2026-05-04T08:00:09Z", "involvedObject": object{"kind": "Pod", "name": "beetle", "uid": "1"},
 				"message": "using " + known,
 			},
 			{
@@ -162,11 +167,16 @@ func server(t *testing.T, refused ...string) (*rest.Config, *requests) {
 		if rest[0] == "namespaces" && len(rest) > 1 {
 			namespace, rest = rest[1], rest[2:]
 		}
-		if slices.Contains(refused, rest[0]) {
+		if slices.Contains(refused, strings.Join(rest, "/")) {
 			answer(w, http.StatusForbidden, object{
 				"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": 403, "reason": "Forbidden",
-				"message": rest[0] + " is forbidden",
+				"message": strings.Join(rest, "/") + " is forbidden",
 			})
+			return
+		}
+		if len(rest) == 3 && rest[2] == "log" {
+			which := r.URL.Query()
+			_, _ = io.WriteString(w, which.Get("container")+" of "+rest[1]+", previous: "+which.Get("previous")+", with "+known+"\n")
 			return
 		}
 		kind := ""
@@ -336,6 +346,34 @@ type: Opaque
 	g.Expect(err).NotTo(HaveOccurred())
 	g.Expect(files(t, folder)).To(HaveLen(len(found) + 1))
 	g.Expect(asked.paths[events:]).NotTo(ContainElement("/api/v1/pods"))
+}
+
+// Where containers run, what they wrote is kept: with the failure that is about
+// them, and once of all.
+func TestCollectFromPods(t *testing.T) {
+	t.Parallel()
+	g := NewWithT(t)
+	folder := t.TempDir()
+	config, asked := server(t)
+	c, o := failure("beetle")
+	in := dump.Input{RESTConfig: config, Dir: folder, Check: c, Outcome: o, PodLogs: true, PodNamespace: "apps", PodSelector: "owner=beetle"}
+	_, err := dump.Collect(t.Context(), in)
+	g.Expect(err).NotTo(HaveOccurred())
+	found := files(t, folder)
+	for _, place := range []string{"TEN-001/pods/beetle/", "cluster/pods/apps/beetle/"} {
+		g.Expect(found).To(HaveKeyWithValue(place+"events.txt", "2026-05-04T08:00:09Z Warning Failed x3: using REDACTED\n"))
+		g.Expect(found).To(HaveKeyWithValue(place+"app.log", "app of beetle, previous: , with REDACTED\n"))
+		g.Expect(found).To(HaveKeyWithValue(place+"app.previous.log", "app of beetle, previous: true, with REDACTED\n"))
+	}
+	g.Expect(asked.paths).To(ContainElement("/api/v1/namespaces/apps/pods/beetle/log"))
+	g.Expect(names(found)).NotTo(ContainElement(ContainSubstring("wait.log")), "it has not started")
+
+	// What one container did not say hides nothing of the others.
+	refusing, _ := server(t, "pods/beetle/log")
+	in.RESTConfig, in.Dir = refusing, t.TempDir()
+	_, err = dump.Collect(t.Context(), in)
+	g.Expect(err).To(MatchError(ContainSubstring("reading the log of container app of pod apps/beetle: pods/beetle/log is forbidden")))
+	g.Expect(files(t, in.Dir)).To(HaveKey("TEN-001/pods/beetle/events.txt"))
 }
 
 func TestCollectWithoutACluster(t *testing.T) {

@@ -17,6 +17,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/discovery"
 	"k8s.io/client-go/dynamic"
+	corev1client "k8s.io/client-go/kubernetes/typed/core/v1"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/pager"
 	"sigs.k8s.io/yaml"
@@ -45,6 +46,7 @@ type resource struct {
 // reader reads one cluster, within some namespaces and what belongs to none.
 type reader struct {
 	client     dynamic.Interface
+	core       corev1client.CoreV1Interface
 	namespaces []string
 	resources  []resource
 }
@@ -61,6 +63,10 @@ func newReader(ctx context.Context, config *rest.Config, namespaces []string) (*
 	if err != nil {
 		return nil, fmt.Errorf("connecting to the cluster: %w", err)
 	}
+	core, err := corev1client.NewForConfig(config)
+	if err != nil {
+		return nil, fmt.Errorf("connecting to the cluster: %w", err)
+	}
 	disco, err := discovery.NewDiscoveryClientForConfig(config)
 	if err != nil {
 		return nil, fmt.Errorf("connecting to the cluster: %w", err)
@@ -69,7 +75,7 @@ func newReader(ctx context.Context, config *rest.Config, namespaces []string) (*
 	if err != nil {
 		err = fmt.Errorf("asking the cluster for its kinds: %w", err)
 	}
-	r := &reader{client: client, namespaces: namespaces}
+	r := &reader{client: client, core: core, namespaces: namespaces}
 	for _, list := range lists {
 		groupVersion, parseErr := schema.ParseGroupVersion(list.GroupVersion)
 		if parseErr != nil {

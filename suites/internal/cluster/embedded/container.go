@@ -106,7 +106,7 @@ func (c *container) plan(ctx context.Context, id *identity) error {
 	}
 	args = append(args, c.spec.Args...)
 	for i := range args {
-		args[i] = expand(args[i], lookup)
+		args[i] = cluster.Expand(args[i], lookup)
 	}
 	in := request{
 		component: c.component, origin: c.pod.origin(c.spec.Name),

@@ -16,6 +16,8 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
+
+	"github.com/your-org/flux-platform-conformance/suites/internal/cluster"
 )
 
 // sources fetches what a pod's variables and volumes are made of.
@@ -25,40 +27,6 @@ type sources struct {
 	// allocatable stands in for a limit that a container does not set.
 	allocatable corev1.ResourceList
 	podIP       string
-}
-
-// expand replaces $(NAME) by the value of a variable. $$ stands for one $, and
-// a name without a value stays as it is, as the Pod API has it.
-func expand(text string, value func(string) (string, bool)) string {
-	var out strings.Builder
-	for i := 0; i < len(text); i++ {
-		if text[i] != '$' || i+1 == len(text) {
-			out.WriteByte(text[i])
-			continue
-		}
-		switch text[i+1] {
-		case '$':
-			out.WriteByte('$')
-			i++
-		case '(':
-			end := strings.IndexByte(text[i:], ')')
-			if end < 0 {
-				out.WriteString("$(")
-				i++
-				continue
-			}
-			name := text[i+2 : i+end]
-			if v, ok := value(name); ok {
-				out.WriteString(v)
-			} else {
-				out.WriteString(text[i : i+end+1])
-			}
-			i += end
-		default:
-			out.WriteByte('$')
-		}
-	}
-	return out.String()
 }
 
 // environment resolves the variables of a container, in the order in which they
@@ -96,7 +64,7 @@ func (s *sources) environment(ctx context.Context, c *corev1.Container) ([]varia
 	for _, e := range c.Env {
 		v := variable{name: e.Name}
 		if e.ValueFrom == nil {
-			v.value = expand(e.Value, lookup)
+			v.value = cluster.Expand(e.Value, lookup)
 			set(v)
 			continue
 		}

@@ -73,23 +73,8 @@ func newBackedPod(ctx context.Context, a *agent, pod *corev1.Pod, ip string) *ba
 func (p *backedPod) origin(container string) cluster.Origin {
 	return cluster.Origin{
 		Environment: p.agent.spec.Name, Namespace: p.pod.Namespace,
-		Workload: workload(p.pod), Pod: p.pod.Name, Container: container,
+		Workload: cluster.Workload(p.pod), Pod: p.pod.Name, Container: container,
 	}
-}
-
-// workload names what a person would look for: the Deployment rather than its
-// ReplicaSet.
-func workload(pod *corev1.Pod) string {
-	owner := metav1.GetControllerOf(pod)
-	if owner == nil {
-		return "Pod/" + pod.Name
-	}
-	if hash := pod.Labels["pod-template-hash"]; owner.Kind == "ReplicaSet" && hash != "" {
-		if name, ok := strings.CutSuffix(owner.Name, "-"+hash); ok {
-			return "Deployment/" + name
-		}
-	}
-	return owner.Kind + "/" + owner.Name
 }
 
 // update takes over what the API server says of the pod.

@@ -52,7 +52,7 @@ func (c *embedded) Report(ctx context.Context) (cluster.Report, error) {
 		if mark == nil {
 			continue
 		}
-		simulated := cluster.SimulatedPod{Namespace: pod.Namespace, Name: pod.Name, Workload: workload(pod), Reason: mark.Message}
+		simulated := cluster.SimulatedPod{Namespace: pod.Namespace, Name: pod.Name, Workload: cluster.Workload(pod), Reason: mark.Message}
 		for _, container := range slices.Concat(pod.Spec.InitContainers, pod.Spec.Containers) {
 			simulated.Images = append(simulated.Images, container.Image)
 		}

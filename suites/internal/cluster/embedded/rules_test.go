@@ -174,7 +174,7 @@ func TestExpand(t *testing.T) {
 		"$(A":             "$(A",
 		"svc.$(A).local.": "svc.1.local.",
 	} {
-		got := expand(text, func(name string) (string, bool) { v, ok := values[name]; return v, ok })
+		got := cluster.Expand(text, func(name string) (string, bool) { v, ok := values[name]; return v, ok })
 		NewWithT(t).Expect(got).To(Equal(want), text)
 	}
 }
@@ -249,7 +249,7 @@ func TestWorkload(t *testing.T) {
 		"ReplicaSet/alone":             owned("ReplicaSet", "alone", ""),
 		"Job/once":                     owned("Job", "once", ""),
 	} {
-		NewWithT(t).Expect(workload(pod)).To(Equal(want))
+		NewWithT(t).Expect(cluster.Workload(pod)).To(Equal(want))
 	}
 }
 

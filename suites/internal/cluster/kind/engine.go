@@ -55,16 +55,7 @@ func (e Engine) CreateNetwork(ctx context.Context, name string) (Network, error)
 	if err := e.record(entryNetwork, networkEntry{docker: e.docker, Host: e.Host, Name: name}); err != nil {
 		return fail(err)
 	}
-	// Masquerading is the bridge's default and lets pods out, where the network
-	// lets them.
-	id, err := e.docker.run(ctx, "network", "create", "--driver=bridge", "--label", ownLabel+"="+name, name)
-	if err != nil {
-		if said(err, "could not find an available", "address pools have been fully subnetted") {
-			err = fmt.Errorf("%w: the daemon's address pools are used up: remove networks that nobody uses with «docker network prune», or widen default-address-pools in daemon.json", err)
-		}
-		return fail(err)
-	}
-	network, err := e.docker.inspectNetwork(ctx, strings.TrimSpace(id))
+	network, err := e.docker.createNetwork(ctx, name)
 	if err == nil {
 		err = reachable(network.Gateway)
 	}
@@ -81,7 +72,19 @@ func (e Engine) RemoveNetwork(ctx context.Context, name string) error {
 	return err
 }
 
-// ownLabel marks networks and images that are ours; its value is their name.
+// createNetwork makes a network with our label.
+func (d docker) createNetwork(ctx context.Context, name string) (Network, error) {
+	id, err := d.run(ctx, "network", "create", "--driver=bridge", "--label", ownLabel+"="+name, name)
+	if said(err, "could not find an available", "address pools have been fully subnetted") {
+		err = fmt.Errorf("the daemon's address pools are used up: remove networks that nobody uses with «docker network prune», or widen default-address-pools in daemon.json: %w", err)
+	}
+	if err != nil {
+		return Network{}, err
+	}
+	return d.inspectNetwork(ctx, strings.TrimSpace(id))
+}
+
+// ownLabel marks networks that are ours; its value is their name.
 const ownLabel = "flux-platform-conformance"
 
 // networks returns the IDs of all networks of that very name: Docker lets several

@@ -45,8 +45,8 @@ type clusterEntry struct {
 	Network string `json:"network"`
 }
 
-// trialEntry is the detail of an entryTrial: the container that the preflight
-// tries out, and its image, have one name.
+// trialEntry is the detail of an entryTrial: the container that the preflight tries
+// out, its image and its network have one name.
 type trialEntry struct {
 	docker
 	Host string `json:"host"`
@@ -95,7 +95,7 @@ func releaseTrial(ctx context.Context, detail json.RawMessage) (string, error) {
 	if !removed {
 		return "", nil
 	}
-	return "the image " + entry.Name, nil
+	return "the container, image and network " + entry.Name, nil
 }
 
 // explainHost says what is to be done where a daemon does not answer.
@@ -205,15 +205,17 @@ const (
 	removeLimit = time.Minute
 )
 
-// removeTrial removes a trial's container and image.
+// removeTrial removes a trial's container, image and network.
 func (d docker) removeTrial(ctx context.Context, name string) (removed bool, err error) {
 	_, err = d.run(ctx, "container", "rm", "--force", "--volumes", name)
 	if said(err, "no such container") {
 		err = nil
 	}
-	_, imageErr := d.run(ctx, "image", "rm", "--force", name)
+	_, imageErr := d.run(ctx, "image", "rm", name)
+	removed = imageErr == nil
 	if said(imageErr, "no such image") {
-		return false, err
+		imageErr = nil
 	}
-	return true, errors.Join(err, imageErr)
+	networks, networkErr := d.removeNetwork(ctx, name)
+	return removed || networks > 0, errors.Join(err, imageErr, networkErr)
 }
