@@ -306,7 +306,7 @@ func (x *rollouts) open(ctx context.Context, s *site, edits []edit) ([]*flow, er
 func (s *site) arrivedAt(ctx context.Context, f *flow, wanted string) error {
 	var problems []string
 	err := wait.PollUntilContextTimeout(ctx, current.timeouts.Poll, current.timeouts.Reconcile, true, func(ctx context.Context) (bool, error) {
-		problems = nil
+		var now []string
 		passing := true
 		for _, o := range s.env.Tenant(f.edit.tenant).Objects {
 			if o.GetKind() != "Deployment" {
@@ -317,10 +317,11 @@ func (s *site) arrivedAt(ctx context.Context, f *flow, wanted string) error {
 				return false, err
 			}
 			for _, finding := range found {
-				problems = append(problems, fmt.Sprintf("%s: %s", o, finding.Text))
+				now = append(now, fmt.Sprintf("%s: %s", o, finding.Text))
 				passing = passing && finding.Passing
 			}
 		}
+		problems = now // what the end of the time cuts off tells nothing
 		return len(problems) == 0 && f.stream.steadily(wanted) || !passing, nil
 	})
 	f.problems = append(f.problems, problems...)

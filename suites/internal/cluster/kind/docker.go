@@ -92,9 +92,3 @@ func said(err error, words ...string) bool {
 	output := strings.ToLower(failed.output)
 	return slices.ContainsFunc(words, func(word string) bool { return strings.Contains(output, word) })
 }
-
-// isUnreachable tells whether a command failed because no daemon answered.
-func isUnreachable(err error) bool {
-	return said(err, "cannot connect to the docker daemon", "is the docker daemon running", "error during connect",
-		"connection refused", "no such host", "i/o timeout", "permission denied while trying to connect")
-}
