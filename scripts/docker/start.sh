@@ -21,8 +21,7 @@ place "$1"
 
 install_docker() {
   local missing=()
-  command -v dockerd >/dev/null || missing+=(docker.io)
-  command -v docker >/dev/null || missing+=(docker.io)
+  command -v dockerd >/dev/null && command -v docker >/dev/null || missing+=(docker.io)
   command -v iptables >/dev/null || missing+=(iptables)
   command -v ip >/dev/null || missing+=(iproute2)
   if lacks_resource && ! command -v jq >/dev/null; then missing+=(jq); fi
