@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
+	"path/filepath"
 
 	yaml "go.yaml.in/yaml/v3"
 	"sigs.k8s.io/kind/pkg/apis/config/v1alpha4"
@@ -68,22 +70,78 @@ evictionHard:
   nodefs.inodesFree: "0%"
 `
 
+// controlPlane makes the programs of a control plane of ours start sooner: nobody
+// competes to lead it, none of its first requests is put off, and what etcd holds is
+// thrown away with it. A list replaces kind's own, hence the provisioner.
+const controlPlane = `kind: ClusterConfiguration
+etcd:
+  local:
+    extraArgs:
+    - {name: unsafe-no-fsync, value: "true"}
+controllerManager:
+  extraArgs:
+  - {name: enable-hostpath-provisioner, value: "true"}
+  - {name: leader-elect, value: "false"}
+  - {name: kube-api-qps, value: "200"}
+  - {name: kube-api-burst, value: "400"}
+scheduler:
+  extraArgs:
+  - {name: leader-elect, value: "false"}
+`
+
+// patchesPath is where kubeadm on a node looks for patches of what it makes.
+const patchesPath = "/kind/patches"
+
+// patches leads kubeadm there.
+const patches = `kind: InitConfiguration
+patches:
+  directory: ` + patchesPath + `
+`
+
+// kubeadmPatches are the files there: CoreDNS is asked each second whether it is
+// ready, as the first time it is not.
+var kubeadmPatches = map[string]string{
+	"corednsdeployment+strategic.yaml": `spec:
+  template:
+    spec:
+      containers:
+      - name: coredns
+        readinessProbe:
+          periodSeconds: 1
+`,
+}
+
+// writePatches writes the patches into a folder.
+func writePatches(dir string) error {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return fmt.Errorf("write the patches for kubeadm: %w", err)
+	}
+	for name, content := range kubeadmPatches {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o644); err != nil {
+			return fmt.Errorf("write the patches for kubeadm: %w", err)
+		}
+	}
+	return nil
+}
+
 // hostsPath is where containerd on a node looks for what stands in for registries.
 const hostsPath = "/etc/containerd/certs.d"
 
 // machineSpecific sets in a configuration what differs from machine to machine and
 // from session to session.
-func machineSpecific(config *v1alpha4.Cluster, name, image, hosts string, port int) {
+func machineSpecific(config *v1alpha4.Cluster, name, image, hosts, patched string, port int) {
 	config.Name = name
 	config.Networking.APIServerAddress = "127.0.0.1"
 	config.Networking.APIServerPort = int32(port)
-	config.KubeadmConfigPatches = append([]string{kubelet}, config.KubeadmConfigPatches...)
+	config.KubeadmConfigPatches = append([]string{kubelet, controlPlane, patches}, config.KubeadmConfigPatches...)
 	for i := range config.Nodes {
 		config.Nodes[i].Image = image
+		mount := func(from, to string) {
+			config.Nodes[i].ExtraMounts = append(config.Nodes[i].ExtraMounts, v1alpha4.Mount{HostPath: from, ContainerPath: to, Readonly: true})
+		}
+		mount(patched, patchesPath)
 		if hosts != "" {
-			config.Nodes[i].ExtraMounts = append(config.Nodes[i].ExtraMounts, v1alpha4.Mount{
-				HostPath: hosts, ContainerPath: hostsPath, Readonly: true,
-			})
+			mount(hosts, hostsPath)
 		}
 	}
 }

@@ -209,7 +209,11 @@ func (c *running) create(ctx context.Context, config *v1alpha4.Cluster) error {
 	if err != nil {
 		return fmt.Errorf("port for the API server of cluster %s: %w", c.spec.Name, err)
 	}
-	machineSpecific(config, c.name, c.provider.Image, c.provider.Hosts, port)
+	patched := filepath.Join(c.spec.Dir, "patches")
+	if err := writePatches(patched); err != nil {
+		return err
+	}
+	machineSpecific(config, c.name, c.provider.Image, c.provider.Hosts, patched, port)
 	if err := c.phase("nodes and control plane", func() error { return c.kind(ctx, config) }); err != nil {
 		return err
 	}

@@ -59,19 +59,25 @@ nodes:
 `))
 	g.Expect(err).NotTo(HaveOccurred())
 
-	machineSpecific(config, "ours", "node:1", "/session/certs.d", 20001)
+	machineSpecific(config, "ours", "node:1", "/session/certs.d", "/session/patches", 20001)
 
 	g.Expect(config.Name).To(Equal("ours"))
 	g.Expect(config.Networking.APIServerAddress).To(Equal("127.0.0.1"))
 	g.Expect(config.Networking.APIServerPort).To(Equal(int32(20001)))
-	g.Expect(config.KubeadmConfigPatches).To(HaveExactElements(ContainSubstring("failCgroupV1: false"), ContainSubstring("serializeImagePulls: true")))
-	mount := v1alpha4.Mount{HostPath: "/session/certs.d", ContainerPath: "/etc/containerd/certs.d", Readonly: true}
+	g.Expect(config.KubeadmConfigPatches).To(HaveExactElements(
+		ContainSubstring("failCgroupV1: false"), ContainSubstring("leader-elect"), ContainSubstring("directory: /kind/patches"),
+		ContainSubstring("serializeImagePulls: true"), // the user's own comes last, and wins
+	))
+	mounts := []v1alpha4.Mount{
+		{HostPath: "/session/patches", ContainerPath: "/kind/patches", Readonly: true},
+		{HostPath: "/session/certs.d", ContainerPath: "/etc/containerd/certs.d", Readonly: true},
+	}
 	g.Expect(config.Nodes).To(HaveLen(2))
 	for _, node := range config.Nodes {
 		g.Expect(node.Image).To(Equal("node:1"))
-		g.Expect(node.ExtraMounts).To(ContainElement(mount))
+		g.Expect(node.ExtraMounts).To(ContainElements(mounts))
 	}
-	g.Expect(config.Nodes[0].ExtraMounts).To(HaveLen(2))
+	g.Expect(config.Nodes[0].ExtraMounts).To(HaveLen(3))
 }
 
 func TestClusterNameIsAHostName(t *testing.T) {
