@@ -153,7 +153,7 @@ mkdir -p "$layer"
   libraries=$(chroot . ldd "${tools[@]/#//}" "/${modules[0]}"/*.so 2>/dev/null |
     grep -o '/[^ ]*' | grep -v ':$' | sort -u)
   for link in bin sbin lib lib64; do
-    cp -a "$link" "$layer/"
+    [[ ! -e $link ]] || cp -a "$link" "$layer/"
   done
   cp -a --parents "${tools[@]}" "${modules[@]}" "$layer/"
   for library in $libraries; do

@@ -38,6 +38,7 @@ type node struct {
 // cluster is the API server, seen as the pod's own ServiceAccount.
 type cluster struct {
 	base   string
+	token  string // the file that holds it
 	client *http.Client
 }
 
@@ -61,7 +62,7 @@ func connect() (*cluster, error) {
 		ResponseHeaderTimeout: 10 * time.Second,
 		ForceAttemptHTTP2:     true,
 	}
-	return &cluster{base: "https://" + endpoint, client: &http.Client{Transport: transport}}, nil
+	return &cluster{base: "https://" + endpoint, token: account + "token", client: &http.Client{Transport: transport}}, nil
 }
 
 // watch lists the nodes, hands them to changed, and does so again at every
@@ -137,7 +138,7 @@ func (c *cluster) watch(ctx context.Context, changed func([]node)) error {
 
 func (c *cluster) get(ctx context.Context, query url.Values) (io.ReadCloser, error) {
 	// The token is replaced in its file before it expires.
-	token, err := os.ReadFile(account + "token")
+	token, err := os.ReadFile(c.token)
 	if err != nil {
 		return nil, fmt.Errorf("read the account's token: %w", err)
 	}

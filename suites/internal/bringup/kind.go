@@ -192,8 +192,35 @@ func (g *kindGround) stock(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
+		declared, unknown, err := g.images(ctx)
+		if err != nil {
+			return err
+		}
+		for _, line := range unknown {
+			g.note("%s", line)
+		}
+		for _, image := range declared {
+			if !image.Later && !slices.Contains(wanted, image.Image) {
+				wanted = append(wanted, image.Image)
+			}
+		}
+		if err := g.absent(declared); err != nil {
+			return err
+		}
 		return g.mirror.Prepare(ctx, wanted)
 	})
+}
+
+// absent names the declared images that are made of nothing that we have: without
+// a registry they are to be had nowhere.
+func (g *kindGround) absent(declared []namedImage) error {
+	var problems []error
+	for _, image := range declared {
+		if _, known := g.store.Recognize(image.Image); !known && !image.Later {
+			problems = append(problems, fmt.Errorf("image %s cannot be had: no registry answers (%w), and no component is it; reach a registry, or name a mirror of it under registries in CONFIG", image, g.offline))
+		}
+	}
+	return errors.Join(problems...)
 }
 
 // ofCluster lists the images that every cluster runs, as kubeadm names them.

@@ -360,20 +360,15 @@ func (c closing) Close(ctx context.Context) error {
 // patched as the platform patches it, and the Secrets that sources name and Git
 // does not hold.
 func (b *bringUp) bootstrap(ctx context.Context, c client.Client, environment *platform.Environment) error {
-	repository, _ := b.state.Repository(platformName)
-	tree, _, err := layOut(ctx, repository, filepath.Join(b.session.Dir(), "trees"))
+	objects, err := b.fluxObjects(ctx, environment)
 	if err != nil {
 		return err
 	}
-	manifest, err := bootstrap.Build(filesys.MakeFsOnDisk(), filepath.Join(tree, filepath.FromSlash(environment.FluxSystem.Path)))
+	given, err := b.givenObjects()
 	if err != nil {
 		return err
 	}
-	objects, err := bootstrap.Decode(manifest)
-	if err != nil {
-		return fmt.Errorf("read what %s renders: %w", environment.FluxSystem.Path, err)
-	}
-	if err := b.applyObjects(ctx, c); err != nil {
+	if err := bootstrap.Apply(ctx, c, given); err != nil {
 		return err
 	}
 	secrets, err := b.standIns(ctx, c, environment)
@@ -383,10 +378,34 @@ func (b *bringUp) bootstrap(ctx context.Context, c client.Client, environment *p
 	return bootstrap.Apply(ctx, c, append(secrets, objects...))
 }
 
-// applyObjects applies the folder that CONFIG names.
-func (b *bringUp) applyObjects(ctx context.Context, c client.Client) error {
+// fluxObjects are what the folder with Flux itself renders, as it is served.
+func (b *bringUp) fluxObjects(ctx context.Context, environment *platform.Environment) ([]*unstructured.Unstructured, error) {
+	repository, _ := b.state.Repository(platformName)
+	tree, err := b.tree(ctx, repository)
+	if err != nil {
+		return nil, err
+	}
+	manifest, err := bootstrap.Build(filesys.MakeFsOnDisk(), filepath.Join(tree, filepath.FromSlash(environment.FluxSystem.Path)))
+	if err != nil {
+		return nil, err
+	}
+	objects, err := bootstrap.Decode(manifest)
+	if err != nil {
+		return nil, fmt.Errorf("read what %s renders: %w", environment.FluxSystem.Path, err)
+	}
+	return objects, nil
+}
+
+// tree is a folder with a repository as it is served.
+func (b *bringUp) tree(ctx context.Context, repository Repository) (string, error) {
+	folder, _, err := layOut(ctx, repository, filepath.Join(b.session.Dir(), "trees"))
+	return folder, err
+}
+
+// givenObjects are those of the folder that CONFIG names.
+func (b *bringUp) givenObjects() ([]*unstructured.Unstructured, error) {
 	if b.config.Objects == "" {
-		return nil
+		return nil, nil
 	}
 	var objects []*unstructured.Unstructured
 	err := filepath.WalkDir(b.config.Objects, func(name string, entry fs.DirEntry, err error) error {
@@ -405,12 +424,12 @@ func (b *bringUp) applyObjects(ctx context.Context, c client.Client) error {
 		return nil
 	})
 	if err != nil {
-		return fmt.Errorf("read the objects of CONFIG in %s: %w", b.config.Objects, err)
+		return nil, fmt.Errorf("read the objects of CONFIG in %s: %w", b.config.Objects, err)
 	}
 	if len(objects) == 0 {
-		return fmt.Errorf("the folder %s, which CONFIG names under «objects», holds no manifest", b.config.Objects)
+		return nil, fmt.Errorf("the folder %s, which CONFIG names under «objects», holds no manifest", b.config.Objects)
 	}
-	return bootstrap.Apply(ctx, c, objects)
+	return objects, nil
 }
 
 // standIns makes the Secrets that sources refer to and nobody provides, with the

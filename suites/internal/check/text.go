@@ -74,7 +74,7 @@ func (t *text) substitutes() {
 	before := t.out.Len()
 	for _, c := range t.Components {
 		if len(c.InPlaceOf) > 0 {
-			t.note("substituted", fmt.Sprintf("%s %s ran in place of %s, which could not be had (components in CONFIG)",
+			t.note("substituted", fmt.Sprintf("%s %s ran in place of %s, which could not be had",
 				c.Name, c.Version, strings.Join(c.InPlaceOf, ", ")))
 		}
 	}

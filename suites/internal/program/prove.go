@@ -28,7 +28,7 @@ func (p *program) proveCommand(ctx context.Context) *cobra.Command {
 		RunE: func(*cobra.Command, []string) error { return p.prove(ctx, in, chosen) },
 	}
 	in.flags(c)
-	c.Flags().StringSliceVar(&chosen, "faults", nil, "IDs of faults, by commas (default: all)")
+	c.Flags().StringSliceVar(&chosen, "faults", nil, "IDs of faults, or capabilities for all faults that need them, by commas (default: all)")
 	return c
 }
 
@@ -89,12 +89,20 @@ func (p *program) faults(chosen []string) ([]overlay.Overlay, error) {
 		return all, nil
 	}
 	var out []overlay.Overlay
-	for _, id := range chosen {
-		i := slices.Index(ids, id)
-		if i < 0 {
-			return nil, fmt.Errorf("there is no fault %s%s", id, check.DidYouMean(id, ids))
+	for _, name := range chosen {
+		found := 0
+		for _, fault := range all {
+			if fault.ID != name && !slices.Contains(fault.Needs, name) {
+				continue
+			}
+			found++
+			if !slices.ContainsFunc(out, func(other overlay.Overlay) bool { return other.ID == fault.ID }) {
+				out = append(out, fault)
+			}
 		}
-		out = append(out, all[i])
+		if found == 0 {
+			return nil, fmt.Errorf("there is no fault %s%s, nor one that needs such a capability", name, check.DidYouMean(name, ids))
+		}
 	}
 	return out, nil
 }

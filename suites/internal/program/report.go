@@ -104,12 +104,7 @@ func fillEnvironment(ctx context.Context, report *check.Report, view *bringup.Vi
 		return
 	}
 	environment.Kubernetes, environment.Flux = found.Version, fluxVersion(view.Platform.Environment(e.Name))
-	for _, process := range found.ControlPlane {
-		report.Processes = append(report.Processes, check.Process{Name: process.Component, Environment: e.Name, PeakBytes: process.PeakMemory})
-	}
-	for _, backed := range found.Backed {
-		report.Processes = append(report.Processes, check.Process{Name: backed.Component, Environment: e.Name, PeakBytes: backed.PeakMemory})
-	}
+	report.Processes = append(report.Processes, memoryOf(e.Name, found)...)
 	for _, o := range found.Overrides {
 		declared := ""
 		if o.Declared != nil {
@@ -127,6 +122,28 @@ func fillEnvironment(ctx context.Context, report *check.Report, view *bringup.Vi
 		report.SimulatedBackends = append(report.SimulatedBackends, check.SimulatedBackend{Environment: e.Name, Kind: backend.Kind, Name: backend.Name, Service: backend.Service})
 	}
 	report.NotHonoured = append(report.NotHonoured, notHonoured(e.Name, found.NotHonoured)...)
+}
+
+// memoryOf is what the memory of an environment went to: its nodes, where it has
+// any, since they count what their processes share once; else its processes.
+func memoryOf(environment string, found cluster.Report) []check.Process {
+	var out []check.Process
+	add := func(name string, peak int64) {
+		out = append(out, check.Process{Name: name, Environment: environment, PeakBytes: peak})
+	}
+	for _, node := range found.Nodes {
+		add("node "+node.Role, node.PeakMemory)
+	}
+	if len(out) > 0 {
+		return out
+	}
+	for _, process := range found.ControlPlane {
+		add(process.Component, process.PeakMemory)
+	}
+	for _, backed := range found.Backed {
+		add(backed.Component, backed.PeakMemory)
+	}
+	return out
 }
 
 // fluxVersion is the release that an environment declares, as the manifests of
@@ -228,7 +245,7 @@ func writeMemory(w io.Writer, report *check.Report) {
 		return
 	}
 	const mebibyte = 1 << 20
-	fmt.Fprintf(w, "\nthe machine idled for %.1f s of the bring-up\npeak memory, all processes together at most: %d MiB;", report.IdleSeconds, sum/mebibyte)
+	fmt.Fprintf(w, "\nthe machine idled for %.1f s of the bring-up\npeak memory, all together at most: %d MiB;", report.IdleSeconds, sum/mebibyte)
 	for _, process := range processes[:min(3, len(processes))] {
 		fmt.Fprintf(w, " %s %s %d MiB", process.Environment, process.Name, process.PeakBytes/mebibyte)
 	}

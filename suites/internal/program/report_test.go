@@ -111,7 +111,7 @@ func TestWriteMemory(t *testing.T) {
 		{Name: "source-controller", Environment: "prd", PeakBytes: 60 << 20},
 	}}
 	writeMemory(&out, &report)
-	g.Expect(out.String()).To(HaveSuffix("\npeak memory, all processes together at most: 430 MiB; dev kube-apiserver 300 MiB prd source-controller 60 MiB dev etcd 50 MiB\n"))
+	g.Expect(out.String()).To(HaveSuffix("\npeak memory, all together at most: 430 MiB; dev kube-apiserver 300 MiB prd source-controller 60 MiB dev etcd 50 MiB\n"))
 	g.Expect(report.Processes[0].Name).To(Equal("etcd"), "the report keeps its order")
 }
 

@@ -197,7 +197,10 @@ func (r *running) stop(ctx context.Context) error {
 	var err error
 	if r.supervisor != nil {
 		bounded, cancel := context.WithTimeout(ctx, stopGrace)
+		const phase = "delete"
+		r.display.Handle(progress.Event{Time: time.Now(), Phase: phase})
 		err = r.supervisor.Stop(bounded)
+		r.display.Handle(progress.Event{Time: time.Now(), Phase: phase, Done: true})
 		cancel()
 	}
 	r.stopShow()

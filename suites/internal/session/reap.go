@@ -272,7 +272,7 @@ func dismantle(ctx context.Context, root, id string) (Removal, error) {
 	dir := sessionDir(root, id)
 	if removal.Released, err = releaseEntries(ctx, dir); err != nil {
 		// Their ports may be in use, and their entries have to stay.
-		removal.Left = fmt.Sprintf("%v: %v", ErrLeft, err)
+		removal.Left = fmt.Sprintf("%v: %s", ErrLeft, strings.ReplaceAll(err.Error(), "\n", "; "))
 		return removal, fmt.Errorf("remove session %s in %s: %w: %w", id, dir, ErrLeft, err)
 	}
 	if removal.Ports, err = releaseBlocks(root, id); err != nil {

@@ -182,3 +182,28 @@ func (s *served) open(name string) (*os.File, error) {
 	}
 	return os.Open(filepath.Join(s.folder, name))
 }
+
+// Chart is the archive with which a HelmRepository of this URL is answered for a
+// chart at a version, or a range of versions; empty: the newest. The file is the
+// server's. It errs where nothing local answers the URL with charts.
+func (s *Server) Chart(repositoryURL, name, version string) (string, error) {
+	addr, err := parseAddress(repositoryURL)
+	if err != nil {
+		return "", err
+	}
+	s.mu.RLock()
+	found := s.answers.exact[addr]
+	s.mu.RUnlock()
+	if found == nil || found.kind != kindHelm {
+		return "", fmt.Errorf("nothing local answers %s with charts", addr)
+	}
+	index, err := repo.LoadIndexFile(filepath.Join(found.folder, "index.yaml"))
+	if err != nil {
+		return "", fmt.Errorf("read what answers %s: %w", addr, err)
+	}
+	entry, err := index.Get(name, version)
+	if err != nil {
+		return "", fmt.Errorf("look for %s %s in what answers %s: %w", name, version, addr, err)
+	}
+	return filepath.Join(found.folder, filepath.Base(entry.URLs[0])), nil
+}

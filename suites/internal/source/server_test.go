@@ -442,6 +442,17 @@ func TestHelmRepository(t *testing.T) {
 	g.Expect(served).To(HaveLen(2))
 	g.Expect(served[0].Supplied).To(Equal([]string{"supplied 0.0.1-alpha.4"}))
 	g.Expect(served[0].Missing).To(Equal([]string{"missing 3.0.0"}))
+
+	for version, name := range map[string]string{"1.2.3": "demo-1.2.3.tgz", "1.x": "demo-1.2.3.tgz", "": "demo-2.0.0.tgz"} {
+		archive, err := s.Chart("https://charts.example.com/stable", "demo", version)
+		g.Expect(err).NotTo(HaveOccurred())
+		g.Expect(archive).To(HaveSuffix(name))
+		g.Expect(archive).To(BeAnExistingFile())
+	}
+	_, err = s.Chart("https://charts.example.com/stable/", "demo", "3.x")
+	g.Expect(err).To(MatchError(ContainSubstring("look for demo 3.x in what answers https://charts.example.com/stable: ")))
+	_, err = s.Chart("https://charts.example.com/other", "demo", "")
+	g.Expect(err).To(MatchError("nothing local answers https://charts.example.com/other with charts"))
 	g.Expect(served[0].Digest).To(Equal("sha256:" + first.Digest))
 
 	file, err := os.ReadFile(filepath.Join(s.current().at(address{"https", "charts.example.com", "/stable"}).folder, "demo-1.2.3.tgz"))

@@ -2,6 +2,7 @@ package kind
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -43,8 +44,8 @@ func (d docker) command(ctx context.Context, args ...string) *exec.Cmd {
 	return command
 }
 
-// run returns what the command prints. An error holds the command and all that it
-// wrote.
+// run returns what the command prints. An error holds the command and what it wrote
+// of its failure.
 func (d docker) run(ctx context.Context, args ...string) (string, error) {
 	return d.feed(ctx, nil, args...)
 }
@@ -58,7 +59,7 @@ func (d docker) feed(ctx context.Context, stdin io.Reader, args ...string) (stri
 	if err == nil {
 		return stdout.String(), nil
 	}
-	failed := &commandError{args: args, err: err, output: strings.TrimSpace(stderr.String() + stdout.String())}
+	failed := &commandError{args: args, err: err, output: cmp.Or(strings.TrimSpace(stderr.String()), strings.TrimSpace(stdout.String()))}
 	if ctx.Err() != nil {
 		// The program was killed for it; what it says of that says nothing.
 		failed.err = context.Cause(ctx)
@@ -91,10 +92,4 @@ func said(err error, words ...string) bool {
 	}
 	output := strings.ToLower(failed.output)
 	return slices.ContainsFunc(words, func(word string) bool { return strings.Contains(output, word) })
-}
-
-// isUnreachable tells whether a command failed because no daemon answered.
-func isUnreachable(err error) bool {
-	return said(err, "cannot connect to the docker daemon", "is the docker daemon running", "error during connect",
-		"connection refused", "no such host", "i/o timeout", "permission denied while trying to connect")
 }

@@ -101,7 +101,7 @@ func (c *running) injection(component string) (injection, error) {
 		return i, fmt.Errorf("component %s: no repositories are known by which its images are recognised: give Repositories", component)
 	}
 	for _, repository := range repositories {
-		if found, _ := c.spec.Recognize("registry.example/" + repository); found != component {
+		if found, known := c.spec.Recognize("registry.example/" + repository); !known || found != component {
 			return i, fmt.Errorf("component %s: its repository %s is recognised as %q", component, repository, found)
 		}
 	}
@@ -121,7 +121,7 @@ func (c *running) injection(component string) (injection, error) {
 			v.value = authorityFolder + "/" + authorityFile
 		default:
 			address, err := url.Parse(value)
-			v.secret = err == nil && address.User != nil
+			v.secret = err != nil || address.User != nil
 		}
 		i.variables = append(i.variables, v)
 	}

@@ -16,6 +16,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -127,8 +128,11 @@ func (p Provider) Create(ctx context.Context, spec cluster.Spec) (_ cluster.Clus
 		undo, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoLimit)
 		defer cancel()
 		if ctx.Err() == nil {
-			if dir := filepath.Join(spec.Dir, "logs"); c.Logs(undo, dir) == nil {
+			dir := filepath.Join(spec.Dir, "logs")
+			if logsErr := c.Logs(undo, dir); logsErr == nil {
 				err = fmt.Errorf("%w\nthe nodes' logs are in %s", err, dir)
+			} else {
+				c.logf("%v", logsErr) // there may be no node yet
 			}
 		}
 		if closeErr := c.Close(undo); closeErr != nil {
@@ -282,13 +286,34 @@ func output(err error) string {
 	if failed == nil || len(failed.Output) == 0 {
 		return ""
 	}
-	lines := strings.Split(strings.TrimSpace(string(failed.Output)), "\n")
-	return "\n" + strings.Join(lines[max(0, len(lines)-outputLines):], "\n")
+	return "\n" + reasons(string(failed.Output))
 }
 
 // outputLines is how much of a command's output an error holds: kubeadm writes
 // hundreds of lines, and the reason last.
-const outputLines = 40
+const outputLines = 30
+
+// detail are lines that are of no use without the source: what klog calls
+// information, and the places of a stack trace.
+var detail = regexp.MustCompile(`^(I\d{4} |\t)`)
+
+// reasons are the last lines of an output that tell a person something.
+func reasons(output string) string {
+	var lines []string
+	for line := range strings.Lines(output) {
+		line = strings.TrimRight(line, "\r\n")
+		if strings.HasPrefix(line, "\t") && len(lines) > 0 {
+			lines = lines[:len(lines)-1] // the function that the place is in
+		}
+		if line != "" && !detail.MatchString(line) {
+			lines = append(lines, line)
+		}
+	}
+	if len(lines) == 0 {
+		return strings.TrimSpace(output)
+	}
+	return strings.Join(lines[max(0, len(lines)-outputLines):], "\n")
+}
 
 // led is what the environment of this process leads kind to at the moment, and how
 // many clusters are being made there. The library looks nowhere else.
@@ -433,7 +458,7 @@ func (c *running) Close(ctx context.Context) error {
 	}
 	begun := time.Now()
 	if _, err := c.docker.removeContainers(ctx, c.name, c.provider.Network.Name); err != nil {
-		return fmt.Errorf("close cluster %s: %w", c.spec.Name, explainHost(c.provider.Engine.Host, err))
+		return fmt.Errorf("close cluster %s: %w", c.spec.Name, err)
 	}
 	if err := os.Remove(c.Kubeconfig()); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("close cluster %s: %w", c.spec.Name, err)

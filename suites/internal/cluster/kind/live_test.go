@@ -5,7 +5,6 @@ package kind
 import (
 	"archive/tar"
 	"bytes"
-	"cmp"
 	"context"
 	"os"
 	"os/exec"
@@ -19,6 +18,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/your-org/flux-platform-conformance/suites/internal/cluster"
 	"github.com/your-org/flux-platform-conformance/suites/internal/session"
@@ -26,13 +26,12 @@ import (
 
 // The tests with the build tag live make real clusters on the daemon that docker
 // leads to. KIND_NODE_IMAGE names a node image with everything that a control plane
-// runs, and APP the program of scripts/app, built without cgo.
-var (
-	nodeImage = os.Getenv("KIND_NODE_IMAGE")
-	app       = os.Getenv("APP")
-)
+// runs, such as kind's own for the minor of Kubernetes that is declared.
+var nodeImage = os.Getenv("KIND_NODE_IMAGE")
 
 const (
+	// moduleRoot is where this package's tests find the module.
+	moduleRoot = "../../../.."
 	probeName  = "registry.internal/flux-platform-conformance/app:live"
 	sourceName = "ghcr.io/fluxcd/source-controller:v9.9.9"
 	twoNodes   = "kind: Cluster\napiVersion: kind.x-k8s.io/v1alpha4\nnodes:\n- role: control-plane\n- role: worker\n"
@@ -135,8 +134,13 @@ func newSpec(t *testing.T, s *session.Session, name string) cluster.Spec {
 func loadApp(t *testing.T, c *running, names ...string) {
 	t.Helper()
 	g := NewWithT(t)
-	program, err := os.ReadFile(cmp.Or(app, "app"))
-	g.Expect(err).NotTo(HaveOccurred(), "name the program of scripts/app in APP")
+	file := filepath.Join(t.TempDir(), "app")
+	build := exec.CommandContext(t.Context(), "go", "build", "-trimpath", "-o", file, "./scripts/app")
+	build.Dir, build.Env = moduleRoot, append(os.Environ(), "CGO_ENABLED=0")
+	built, err := build.CombinedOutput()
+	g.Expect(err).NotTo(HaveOccurred(), string(built))
+	program, err := os.ReadFile(file)
+	g.Expect(err).NotTo(HaveOccurred())
 	var layer bytes.Buffer
 	writer := tar.NewWriter(&layer)
 	g.Expect(writer.WriteHeader(&tar.Header{Name: "app", Mode: 0o755, Size: int64(len(program))})).To(Succeed())
@@ -170,12 +174,6 @@ func TestLiveCluster(t *testing.T) {
 	info, err := os.Stat(c.Kubeconfig())
 	g.Expect(err).NotTo(HaveOccurred())
 	g.Expect(info.Mode().Perm()).To(Equal(os.FileMode(0o600)))
-	if script := os.Getenv("SPIKE"); script != "" {
-		command := exec.Command("bash", "-c", script)
-		command.Env = append(os.Environ(), "KUBECONFIG="+c.Kubeconfig(), "C="+c.name)
-		out, _ := command.CombinedOutput()
-		t.Log(string(out))
-	}
 	loadApp(t, c, probeName, sourceName)
 
 	t.Run("probe", func(t *testing.T) {
@@ -199,6 +197,10 @@ func TestLiveCluster(t *testing.T) {
 
 	t.Run("report", func(t *testing.T) {
 		g := NewWithT(t)
+		// What is injected is to pass the strictest level.
+		_, err := c.client.CoreV1().Namespaces().Patch(t.Context(), fluxNamespace, types.MergePatchType,
+			[]byte(`{"metadata":{"labels":{"pod-security.kubernetes.io/enforce":"restricted"}}}`), metav1.PatchOptions{})
+		g.Expect(err).NotTo(HaveOccurred())
 		begin(t, c, "source-controller", fluxNamespace, sourceName, []string{"--listen=:9090"})
 		report, err := c.Report(t.Context())
 		g.Expect(err).NotTo(HaveOccurred())

@@ -56,7 +56,7 @@ var kept = []struct {
 	{"containerd.log", []string{"journalctl", "--no-pager", "--unit=containerd"}},
 	// The control plane's own containers are not to be asked for their logs when
 	// the API server does not answer.
-	{"kube-system.log", []string{"sh", "-c", "tail -n 200 /var/log/pods/kube-system_*/*/*.log"}},
+	{"kube-system.log", []string{"find", "/var/log", "-path", "/var/log/pods/kube-system_*", "-name", "*.log", "-exec", "tail", "-n", "200", "{}", "+"}},
 }
 
 // Logs writes what the nodes, their kubelets and their container runtimes wrote

@@ -32,11 +32,11 @@ type PreflightOptions struct {
 const (
 	// imageBytes is what a node image takes on the daemon's disk; 0.9 GB was seen.
 	imageBytes = 2 << 30
-	// nodeBytes is what one node writes: the images that it pulls, etcd, logs;
-	// 1.1 GB was seen of a control plane alone.
+	// nodeBytes is what one node writes: the images that it pulls, etcd, logs; 1.2 GB
+	// was seen.
 	nodeBytes = 2 << 30
 	// nodeInstances and nodeWatches are the inotify instances and watches that the
-	// processes of one node hold; 26 and 265 were seen of a control plane alone.
+	// processes of one node hold; 26 and 420 were seen.
 	nodeInstances = 40
 	nodeWatches   = 1000
 )

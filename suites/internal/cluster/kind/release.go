@@ -58,9 +58,12 @@ func releaseNetwork(ctx context.Context, detail json.RawMessage) (string, error)
 	if err := json.Unmarshal(detail, &entry); err != nil {
 		return "", fmt.Errorf("read what the ledger says of a network: %w", err)
 	}
+	if err := entry.ask(ctx, entry.Host); err != nil {
+		return "", err
+	}
 	removed, err := entry.removeNetwork(ctx, entry.Name)
 	if err != nil {
-		return "", explainHost(entry.Host, err)
+		return "", err
 	}
 	if removed == 0 {
 		return "", nil
@@ -73,9 +76,12 @@ func releaseCluster(ctx context.Context, detail json.RawMessage) (string, error)
 	if err := json.Unmarshal(detail, &entry); err != nil {
 		return "", fmt.Errorf("read what the ledger says of a cluster: %w", err)
 	}
+	if err := entry.ask(ctx, entry.Host); err != nil {
+		return "", err
+	}
 	removed, err := entry.removeContainers(ctx, entry.Name, entry.Network)
 	if err != nil {
-		return "", explainHost(entry.Host, err)
+		return "", err
 	}
 	if len(removed) == 0 {
 		return "", nil
@@ -88,9 +94,12 @@ func releaseTrial(ctx context.Context, detail json.RawMessage) (string, error) {
 	if err := json.Unmarshal(detail, &entry); err != nil {
 		return "", fmt.Errorf("read what the ledger says of a trial: %w", err)
 	}
+	if err := entry.ask(ctx, entry.Host); err != nil {
+		return "", err
+	}
 	removed, err := entry.removeTrial(ctx, entry.Name)
 	if err != nil {
-		return "", explainHost(entry.Host, err)
+		return "", err
 	}
 	if !removed {
 		return "", nil
@@ -98,12 +107,15 @@ func releaseTrial(ctx context.Context, detail json.RawMessage) (string, error) {
 	return "the container, image and network " + entry.Name, nil
 }
 
-// explainHost says what is to be done where a daemon does not answer.
-func explainHost(host string, err error) error {
-	if !isUnreachable(err) {
-		return err
+// ask says why a daemon cannot be asked to remove something: nobody waits for one
+// that hangs.
+func (d docker) ask(ctx context.Context, host string) error {
+	limited, cancel := context.WithTimeoutCause(ctx, answerLimit, fmt.Errorf("no answer within %s", answerLimit))
+	defer cancel()
+	if _, err := d.run(limited, "version", "--format", "{{.Server.Version}}"); err != nil {
+		return fmt.Errorf("the Docker daemon at %s does not answer; start it again, and the next run removes what is left there: %w", host, err)
 	}
-	return fmt.Errorf("the Docker daemon at %s does not answer; start it again, and the next run removes what is left there: %w", host, err)
+	return nil
 }
 
 // clusterLabel is the label by which kind finds the containers of a cluster.
