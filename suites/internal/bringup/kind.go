@@ -187,6 +187,7 @@ func (g *kindGround) stock(ctx context.Context) error {
 	if g.offline == nil {
 		return nil
 	}
+	g.stocking.Store(true)
 	return g.phase("", phaseImages, func() error {
 		wanted, err := g.ofCluster(ctx)
 		if err != nil {
