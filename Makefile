@@ -46,8 +46,8 @@ unit: program ## Unit tests, with the real components where a test needs them
 prove: program ## Every fault against the checks that must catch it: FAULTS=FLT-001,…
 	@$(PROGRAM) prove $(inputs) $(call flag,FAULTS,faults)
 
-live: program ## The program as users run it: killed, interrupted, twice at once, without a network, from a registry
-	@GO=$(GO) scripts/live.sh
+live: program ## The program as users run it: killed, interrupted, twice at once, without a network, from a registry; PROVIDER=kind: on Docker
+	@GO=$(GO) PROVIDER='$(PROVIDER)' scripts/live.sh
 
 up: program ## A kept session: PLATFORM= DEVELOPER= CONFIG= ENVS=
 	@$(PROGRAM) up $(inputs)

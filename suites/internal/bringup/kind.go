@@ -1,6 +1,7 @@
 package bringup
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -28,7 +29,7 @@ import (
 
 // publishedNode is the node image that the makers of kind publish for the minor
 // of Kubernetes that the pins declare, as the release notes of the kind library
-// name it.
+// name it. nodeImage of CONFIG takes its place.
 const publishedNode = "docker.io/kindest/node:v1.36.4@sha256:099e049362a1526b2db71494e1947aae99bd16290d7c895f2b7ea312e3cbfaed"
 
 // kindGround is that of the kind provider: a network of the session's own on a
@@ -111,8 +112,9 @@ func (g *kindGround) nodeConfig(environment *platform.Environment) ([]byte, erro
 // is known to run is made ready here; where one does, nodes pull as usual, and what
 // is ours alone is made when it is asked for.
 func (g *kindGround) components(ctx context.Context) error {
-	if g.node, g.offline = g.store.Reach(ctx, publishedNode); g.offline == nil {
-		g.note("kind with registries: the nodes are made from %s and pull their images as usual; only the project's own are served from here", publishedNode)
+	wanted := cmp.Or(g.config.NodeImage, publishedNode)
+	if g.node, g.offline = g.store.Reach(ctx, wanted); g.offline == nil {
+		g.note("kind with registries: the nodes are made from %s and pull their images as usual; only the project's own are served from here", wanted)
 		return nil
 	}
 	if err := context.Cause(ctx); err != nil {
@@ -187,6 +189,7 @@ func (g *kindGround) stock(ctx context.Context) error {
 	if g.offline == nil {
 		return nil
 	}
+	g.stocking.Store(true)
 	return g.phase("", phaseImages, func() error {
 		wanted, err := g.ofCluster(ctx)
 		if err != nil {

@@ -57,7 +57,8 @@ func (r reference) at(digest string) string {
 func (r reference) moving() bool { return r.digest == "" && !complete(r.tag) }
 
 // mirrored is the repository that is asked for r: the mirror's, where one
-// answers for r's registry. Loopback is asked over plain HTTP.
+// answers for r's registry. A base may say how it is asked, with http:// or
+// https:// before it; without, loopback is asked over plain HTTP.
 func (r reference) mirrored(mirrors map[string]string) (name.Repository, error) {
 	base, found := "", false
 	for host, to := range mirrors {
@@ -68,11 +69,13 @@ func (r reference) mirrored(mirrors map[string]string) (name.Repository, error) 
 	if !found {
 		return r.repository, nil
 	}
+	rest, plain := strings.CutPrefix(base, "http://")
+	rest, encrypted := strings.CutPrefix(rest, "https://")
 	var options []name.Option
-	if host, _, _ := strings.Cut(base, "/"); loopback(host) {
+	if host, _, _ := strings.Cut(rest, "/"); plain || !encrypted && loopback(host) {
 		options = append(options, name.Insecure)
 	}
-	repository, err := name.NewRepository(strings.TrimSuffix(base, "/")+"/"+r.repository.RepositoryStr(), options...)
+	repository, err := name.NewRepository(strings.TrimSuffix(rest, "/")+"/"+r.repository.RepositoryStr(), options...)
 	if err != nil {
 		return name.Repository{}, fmt.Errorf("mirror %q of registry %s: %w", base, r.repository.RegistryStr(), err)
 	}

@@ -325,12 +325,16 @@ func TestDefaultImageThroughAMirror(t *testing.T) {
 	registry := serve(t)
 	content := program(t, "mirrored", "")
 	digest := push(t, registry.host+"/example.test/toy:v1.0.0", toy(t, content))
-	store := open(t, func(o *Options) { o.Mirrors = map[string]string{"example.test": registry.host + "/example.test/"} })
-	got, err := resolve(t.Context(), store, Request{Name: "toy"})
-	g.Expect(err).NotTo(HaveOccurred())
-	g.Expect(os.ReadFile(got.Path)).To(Equal(content))
-	g.Expect(got.Reference).To(Equal("example.test/toy:v1.0.0@"+digest), "the image that was asked for, whoever answered")
-	g.Expect(got.Requested).To(BeEmpty())
+	for _, scheme := range []string{"", "http://"} {
+		store := open(t, func(o *Options) {
+			o.Mirrors = map[string]string{"example.test": scheme + registry.host + "/example.test/"}
+		})
+		got, err := resolve(t.Context(), store, Request{Name: "toy"})
+		g.Expect(err).NotTo(HaveOccurred())
+		g.Expect(os.ReadFile(got.Path)).To(Equal(content))
+		g.Expect(got.Reference).To(Equal("example.test/toy:v1.0.0@"+digest), "the image that was asked for, whoever answered")
+		g.Expect(got.Requested).To(BeEmpty())
+	}
 }
 
 func TestCredentials(t *testing.T) {

@@ -15,6 +15,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/google/go-containerregistry/pkg/name"
 	"gopkg.in/yaml.v3"
 )
 
@@ -51,7 +52,8 @@ const (
 //	waivers:
 //	- {check: CFG-002, environment: dev, tenant: beetle, reason: "moves in May", expires: 2027-01-31}
 //	components: {source-controller: v1.9.5}   # in place of versions not to be had
-//	registries: {ghcr.io: "127.0.0.1:5000/ghcr.io"}
+//	registries: {ghcr.io: "127.0.0.1:5000/ghcr.io"}   # or http://HOST…, https://HOST…
+//	nodeImage: mirror.example/kindest/node:v1.36.4    # in place of kind's own
 //	serves:                        # where services answer with their files
 //	- {image: acme/*, path: "/files/{file}"}
 //	ingress: {public: "edge/gateway:80"}      # the Service behind an IngressClass
@@ -75,6 +77,9 @@ type Config struct {
 	Components map[string]string
 	// Registries maps a registry host to a base reference that answers for it.
 	Registries map[string]string
+	// NodeImage is what kind makes nodes from where the image's registry answers;
+	// empty for the one that kind's makers publish. It has a tag or a digest.
+	NodeImage string
 	// Serves says which services answer with the files that they are given.
 	Serves []Serves
 	// Ingress maps an IngressClass to the Service of its controller, as
@@ -420,6 +425,7 @@ func (r *configReader) config(node *yaml.Node, c *Config) {
 		"waivers":      func(n *yaml.Node, key string) { r.waivers(n, key, c) },
 		"components":   r.table(&c.Components, r.version),
 		"registries":   r.table(&c.Registries, func(*yaml.Node, string, string) {}),
+		"nodeImage":    r.image(&c.NodeImage),
 		"serves":       func(n *yaml.Node, key string) { r.serves(n, key, c) },
 		"ingress":      r.table(&c.Ingress, r.service),
 		"strict":       r.boolean(&c.Strict),
@@ -437,6 +443,26 @@ var semantic = regexp.MustCompile(`^v\d+\.\d+\.\d+([-+][0-9A-Za-z.+-]+)?$`)
 func (r *configReader) version(node *yaml.Node, key, value string) {
 	if !semantic.MatchString(value) {
 		r.wrong(node, key, "a version like v1.2.3 is wanted, this is %q", value)
+	}
+}
+
+// image reads a reference that says which image of a repository is meant.
+func (r *configReader) image(into *string) func(*yaml.Node, string) {
+	return func(node *yaml.Node, key string) {
+		var text string
+		r.text(&text)(node, key)
+		if text == "" {
+			return
+		}
+		_, err := name.ParseReference(text)
+		switch {
+		case err != nil:
+			r.wrong(node, key, "%q is no image: %v", text, err)
+		case !strings.ContainsAny(text[strings.LastIndexByte(text, '/')+1:], ":@"):
+			r.wrong(node, key, "an image with its tag or digest is wanted, this is %q", text)
+		default:
+			*into = text
+		}
 	}
 }
 

@@ -39,6 +39,7 @@ waivers:
 - {check: CFG-002, environment: dev, tenant: beetle, reason: moves soon, expires: 2027-01-31}
 components: {source-controller: v1.9.5}
 registries: {ghcr.io: "127.0.0.1:5000/ghcr.io"}
+nodeImage: 127.0.0.1:5000/kindest/node:v1.36.4
 serves: [{image: acme/*, path: "/files/{file}"}, {image: tools, path: "/{file}", names: true}]
 ingress: {public: "edge/gateway:80"}
 strict: true
@@ -67,6 +68,7 @@ strict: true
 		}},
 		Components: map[string]string{"source-controller": "v1.9.5"},
 		Registries: map[string]string{"ghcr.io": "127.0.0.1:5000/ghcr.io"},
+		NodeImage:  "127.0.0.1:5000/kindest/node:v1.36.4",
 		Serves:     []Serves{{Image: "acme/*", Path: "/files/{file}"}, {Image: "tools", Path: "/{file}", Names: true}},
 		Ingress:    map[string]string{"public": "edge/gateway:80"},
 		Strict:     true,
@@ -100,7 +102,7 @@ tenants: [a, a, null]
 	g.Expect(err).To(HaveOccurred())
 	file := filepath.Join(dir, "config.yaml")
 	g.Expect(err.Error()).To(Equal(file + `:1: apiVersion: conformance.flux-platform/v1alpha1 is wanted, this is "conformance.flux-platform/v2"
-` + file + `:3: unknown key "platfrom"; is platform meant? (known are apiVersion, components, environments, ingress, kind, objects, platform, registries, serves, sources, strict, tenants, timeouts, waivers)
+` + file + `:3: unknown key "platfrom"; is platform meant? (known are apiVersion, components, environments, ingress, kind, nodeImage, objects, platform, registries, serves, sources, strict, tenants, timeouts, waivers)
 ` + file + `:5: sources[0]: nothing answers for https://example.com/a: one of path, charts, module and upstream is wanted
 ` + file + `:6: sources[1]: https://example.com/a.git is answered twice, first on line 5
 ` + file + `:6: sources[1]: path and upstream exclude each other; exactly one is wanted
@@ -141,6 +143,8 @@ func TestBadConfigs(t *testing.T) {
 		{"a service without its image", header + "serves: [{path: '/{file}'}]\n", ":3: serves[0]: image is missing"},
 		{"a pattern that is none", header + "serves: [{image: 'a[', path: '/{file}'}]\n", `:3: serves[0].image: "a[" is no pattern: syntax error in pattern`},
 		{"an ingress without a port", header + "ingress: {public: edge/gateway}\n", `:3: ingress.public: a Service as NAMESPACE/NAME:PORT is wanted, this is "edge/gateway"`},
+		{"a node image that is none", header + "nodeImage: 'a b'\n", `:3: nodeImage: "a b" is no image: could not parse reference: a b`},
+		{"a node image of any version", header + "nodeImage: 127.0.0.1:5000/kindest/node\n", `:3: nodeImage: an image with its tag or digest is wanted, this is "127.0.0.1:5000/kindest/node"`},
 		{"file as folder", header + "objects: config.yaml\n", "config.yaml is a file, a folder is wanted"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
