@@ -15,7 +15,7 @@ case ${PROVIDER:-} in
 	takes="about 12 minutes"
 	;;
 kind)
-	if ! said=$(docker version --format '{{.Server.Version}}' 2>&1); then
+	if ! said=$(docker version --format '{{.Server.Version}}' 2>&1 >/dev/null); then
 		echo "live: no Docker daemon answers, and kind makes its clusters on one: start it, or let DOCKER_HOST or «docker context use» lead to one: $said" >&2
 		exit 1
 	fi
