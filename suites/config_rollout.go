@@ -127,6 +127,11 @@ func (x *rollouts) edits() ([]edit, error) {
 // askingInterval is how often a stream asks.
 const askingInterval = 20 * time.Millisecond
 
+// lateTime is how long a request of a stream may take: an answer that comes late,
+// from a machine that is busy, is not lost. What is sent to a pod that has gone
+// comes never.
+const lateTime = 10 * time.Second
+
 // steady is how many equal answers in a row show that a change has come to its end.
 const steady = 25
 
@@ -270,7 +275,7 @@ func (x *rollouts) open(ctx context.Context, s *site, edits []edit) ([]*flow, er
 			return nil, err
 		}
 		containers = append(containers, asking(fmt.Sprintf("stream-%d", len(containers)), "fetch",
-			"--url="+base+service.serves.At(value.Key), "--interval="+askingInterval.String(), "--timeout="+requestTime.String()))
+			"--url="+base+service.serves.At(value.Key), "--interval="+askingInterval.String(), "--timeout="+lateTime.String()))
 		out = append(out, f)
 	}
 	if len(out) == 0 {

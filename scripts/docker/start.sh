@@ -16,7 +16,6 @@ here=$(cd "$(dirname "$0")" && pwd)
 . "$here/common.sh"
 
 [[ $# == 1 ]] || fail "usage: $0 DIR"
-[[ $(id -u) == 0 ]] || fail "root is needed to install and start Docker; run it as root, or start Docker yourself and set DOCKER_HOST"
 place "$1"
 
 install_docker() {
@@ -75,12 +74,13 @@ if answers; then
   echo "DOCKER_HOST=unix://$socket"
   exit 0
 fi
-install_docker
 if [[ ! -e $dir/data ]] && usable; then
   say "the Docker daemon that runs is good for kind"
   echo "DOCKER_HOST=$(endpoint)"
   exit 0
 fi
+[[ $(id -u) == 0 ]] || fail "no Docker daemon runs that is good for kind, and root is needed to install and start one; run it as root, or start Docker yourself and set DOCKER_HOST"
+install_docker
 start_daemon
 driver=$(docker --host "unix://$socket" info --format '{{.Driver}}')
 [[ $driver != vfs ]] || say "$dir is on a file system that layers cannot lie on: every container is a full copy, slow and large; another DIR is better"

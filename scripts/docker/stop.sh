@@ -11,10 +11,15 @@ here=$(cd "$(dirname "$0")" && pwd)
 . "$here/common.sh"
 
 [[ $# == 1 ]] || fail "usage: $0 DIR"
-[[ $(id -u) == 0 ]] || fail "root is needed to end the daemon that root started"
 place "$1"
 [[ -e $dir ]] || exit 0
 [[ -e $dir/lock ]] || fail "$dir was not made by start.sh; it stays as it is"
+if [[ ! -e $dir/data && $(id -u) != 0 ]]; then
+  # No daemon was begun: there is nothing but the lock.
+  rm -f "$dir/lock" && rmdir "$dir"
+  exit 0
+fi
+[[ $(id -u) == 0 ]] || fail "root is needed to end the daemon that root started"
 exec 9>"$dir/lock"
 flock 9 || fail "$dir/lock cannot be locked"
 

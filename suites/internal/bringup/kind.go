@@ -91,7 +91,7 @@ func (g *kindGround) docker(ctx context.Context) error {
 	if g.engine, err = kind.Preflight(ctx, kind.PreflightOptions{Nodes: nodes, Record: g.session.Record}); err != nil {
 		return err
 	}
-	g.network, err = g.engine.CreateNetwork(ctx, "fpc-"+g.session.ID())
+	g.network, err = g.engine.CreateNetwork(ctx, SessionPrefix+g.session.ID())
 	return err
 }
 
@@ -189,6 +189,7 @@ func (g *kindGround) stock(ctx context.Context) error {
 	if g.offline == nil {
 		return nil
 	}
+	g.stocking.Store(true)
 	return g.phase("", phaseImages, func() error {
 		wanted, err := g.ofCluster(ctx)
 		if err != nil {
@@ -317,7 +318,7 @@ func (g *kindGround) create(ctx context.Context, environment *platform.Environme
 	spec.Version = g.kubernetes()
 	return kind.Provider{
 		Engine: g.engine, Network: g.network, Image: g.node, Config: config, Hosts: g.hosts, Authority: authority,
-		Repositories: g.store.Repositories, ProbeImage: ProbeImage,
+		Repositories: g.store.Repositories, ProbeImage: ProbeImage, Logs: g.options.nodeLogs(environment.Name),
 	}.Create(ctx, spec)
 }
 

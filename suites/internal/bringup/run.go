@@ -14,6 +14,7 @@ import (
 	"sort"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -88,6 +89,8 @@ type bringUp struct {
 	stop         context.CancelFunc
 	fail         context.CancelCauseFunc // ends the bring-up of all environments
 	writers      sync.WaitGroup
+	// stocking tells that components are wanted for the images of nodes.
+	stocking atomic.Bool
 
 	mu       sync.Mutex
 	lacking  []error
@@ -164,7 +167,11 @@ func (b *bringUp) openStore() error {
 		return err
 	}
 	b.store, err = OpenStore(b.assets, root, b.config, func(p component.Progress) {
-		b.tell(progress.Event{Phase: phaseComponents, Waiting: p.Component, Message: p.String()})
+		phase := phaseComponents
+		if b.stocking.Load() {
+			phase = phaseImages
+		}
+		b.tell(progress.Event{Phase: phase, Waiting: p.Component, Message: p.String()})
 	})
 	return err
 }

@@ -39,10 +39,29 @@ type Options struct {
 	// Environments and Tenants narrow the run; empty: all.
 	Environments []string `json:"environments,omitempty"`
 	Tenants      []string `json:"tenants,omitempty"`
+	// Artifacts is the absolute folder for what outlives the session, such as the
+	// logs of nodes that did not come up; empty: none is kept.
+	Artifacts string `json:"artifacts,omitempty"`
 	// Overlays are the IDs of faults that are laid over the repositories before the
 	// clusters are made.
 	Overlays []string `json:"overlays,omitempty"`
 }
+
+// nodeLogs is where the logs of an environment's nodes are kept; empty where
+// nothing is.
+func (o Options) nodeLogs(environment string) string {
+	if o.Artifacts == "" {
+		return ""
+	}
+	return filepath.Join(o.Artifacts, environment, NodeLogs)
+}
+
+// NodeLogs is the folder, below that of an environment, which holds the logs of
+// nodes.
+const NodeLogs = "nodes"
+
+// SessionPrefix begins the names of what a session has on a Docker daemon.
+const SessionPrefix = "fpc-"
 
 // State is what suites need to know of a session; it is the payload of its
 // session file.

@@ -351,6 +351,10 @@ func clearArtifacts(dir string, checks []check.Check) error {
 				dumped = append(dumped, filepath.Join(entry.Name(), c.ID))
 			}
 		}
+		// The logs of nodes lie alone where no check was judged.
+		if nodes, _ := filepath.Glob(filepath.Join(dir, entry.Name(), bringup.NodeLogs, bringup.SessionPrefix+"*")); len(nodes) > 0 {
+			dumped = append(dumped, filepath.Join(entry.Name(), bringup.NodeLogs))
+		}
 		if len(dumped) > 0 {
 			environments = append(environments, entry.Name())
 			// The checks' folders go last: by them the other is known as ours.

@@ -146,6 +146,7 @@ func (p *program) start(ctx context.Context, in *input, keep bool) (*running, er
 		defer close(r.shown)
 		r.display.Run(show)
 	}()
+	in.Artifacts = in.artifacts
 	encoded, err := json.Marshal(in.Options)
 	if err != nil {
 		return r, fmt.Errorf("hand the input to the supervisor: %w", err)

@@ -100,7 +100,8 @@ func (in AvailabilityInput) unready(pod corev1.Pod) Finding {
 		}
 	}
 	for _, c := range pod.Status.Conditions {
-		if c.Status == corev1.ConditionFalse && c.Message != "" && !slices.Contains([]corev1.PodConditionType{corev1.PodReady, corev1.PodInitialized}, c.Type) {
+		ofContainers := slices.Contains([]corev1.PodConditionType{corev1.PodReady, corev1.ContainersReady, corev1.PodInitialized}, c.Type)
+		if c.Status == corev1.ConditionFalse && c.Message != "" && !ofContainers {
 			words = append(words, fmt.Sprintf("%s is false (%s): %s", c.Type, c.Reason, c.Message))
 		}
 	}

@@ -8,6 +8,7 @@
 package kind
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -62,6 +63,9 @@ type Provider struct {
 	Repositories func(component string) []string
 	// ProbeImage holds the program that probes serve and ask with.
 	ProbeImage string
+	// Logs is the folder that the nodes' logs are kept in when Create fails.
+	// Empty: «logs» in Spec.Dir.
+	Logs string
 }
 
 var _ cluster.Provider = Provider{}
@@ -86,7 +90,7 @@ func (p Provider) validate(spec cluster.Spec) error {
 // Create makes a cluster. It returns when all nodes are Ready and the components of
 // spec.Environ are sure to get their variables. When it fails, or ctx ends first,
 // nothing of the cluster is left on the daemon; the logs of its nodes are in
-// spec.Dir then.
+// p.Logs then.
 func (p Provider) Create(ctx context.Context, spec cluster.Spec) (_ cluster.Cluster, err error) {
 	if err := p.validate(spec); err != nil {
 		return nil, err
@@ -128,7 +132,7 @@ func (p Provider) Create(ctx context.Context, spec cluster.Spec) (_ cluster.Clus
 		undo, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoLimit)
 		defer cancel()
 		if ctx.Err() == nil {
-			dir := filepath.Join(spec.Dir, "logs")
+			dir := cmp.Or(p.Logs, filepath.Join(spec.Dir, "logs"))
 			if logsErr := c.Logs(undo, dir); logsErr == nil {
 				err = fmt.Errorf("%w\nthe nodes' logs are in %s", err, dir)
 			} else {

@@ -35,6 +35,8 @@ const (
 	// nodeBytes is what one node writes: the images that it pulls, etcd, logs; 1.2 GB
 	// was seen.
 	nodeBytes = 2 << 30
+	// nodeMemory is what the programs of one node and of its pods take.
+	nodeMemory = 2 << 30
 	// nodeInstances and nodeWatches are the inotify instances and watches that the
 	// processes of one node hold; 26 and 420 were seen.
 	nodeInstances = 40
@@ -82,6 +84,7 @@ func preflight(ctx context.Context, options PreflightOptions, machine limits) (E
 	nodes := max(options.Nodes, 1)
 	add(engine.checkDisk(ctx, machine, nodes, options.Image))
 	add(checkInotify(machine, nodes))
+	add(engine.checkMemory(nodes))
 	if ctx.Err() != nil {
 		return Engine{}, context.Cause(ctx)
 	}
@@ -247,6 +250,17 @@ func (e Engine) checkDisk(ctx context.Context, machine limits, nodes int, image 
 }
 
 func gigabytes(bytes int64) string { return fmt.Sprintf("%.1f GiB", float64(bytes)/(1<<30)) }
+
+// checkMemory compares what the daemon's machine has with what nodes take: all
+// clusters are up at the same time.
+func (e Engine) checkMemory(nodes int) error {
+	need := int64(nodes) * nodeMemory
+	if e.Memory >= need {
+		return nil
+	}
+	return fmt.Errorf("the Docker daemon at %s has %s of memory, needed are %s: %d nodes of %s each; bring up fewer environments at once (ENVS=NAME), or let the daemon's machine have more",
+		e.Host, gigabytes(e.Memory), gigabytes(need), nodes, gigabytes(nodeMemory))
+}
 
 // checkInotify compares the kernel's limits with what nodes use.
 func checkInotify(machine limits, nodes int) error {

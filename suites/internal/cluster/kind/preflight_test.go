@@ -34,7 +34,7 @@ var roomy = fakeMachine{bytes: 1 << 40, settings: map[string]int64{"fs/inotify/m
 const goodDocker = `case "$*" in
 "context show") echo default;;
 "context inspect"*) echo unix:///var/run/docker.sock;;
-info*) echo '{"ServerVersion":"27.0","DockerRootDir":"/data","CgroupVersion":"2","Architecture":"x86_64","NCPU":4,"MemTotal":1073741824}';;
+info*) echo '{"ServerVersion":"27.0","DockerRootDir":"/data","CgroupVersion":"2","Architecture":"x86_64","NCPU":4,"MemTotal":68719476736}';;
 "network create"*) echo 0123;;
 "network ls"*) name=${5#name=}; echo "0123 $name";;
 "network inspect --format"*) echo "$name" ;;
@@ -79,6 +79,10 @@ func TestPreflight(t *testing.T) {
 			name: "enough for a node image that is there", nodes: 3, machine: fakeMachine{bytes: 7 << 30},
 		},
 		{
+			name: "little memory", machine: roomy, nodes: 3, cases: `info*) echo '{"ServerVersion":"27.0","DockerRootDir":"/data","CgroupVersion":"2","Architecture":"x86_64","NCPU":4,"MemTotal":4294967296}';;`,
+			want: []string{"has 4.0 GiB of memory, needed are 6.0 GiB: 3 nodes of 2.0 GiB each", "ENVS=NAME"},
+		},
+		{
 			name: "elsewhere", machine: roomy, cases: `"network inspect 0123") echo '[{"IPAM":{"Config":[{"Subnet":"192.0.2.0/24","Gateway":"192.0.2.1"}]}}]';;`,
 			want: []string{"the gateway 192.0.2.1 of the daemon's network is no address of this machine", "scripts/docker/start.sh"},
 		},
@@ -115,7 +119,7 @@ func TestPreflight(t *testing.T) {
 				g.Expect(err).NotTo(HaveOccurred())
 				g.Expect(engine.Host).To(Equal("unix:///var/run/docker.sock"))
 				g.Expect(engine.docker.Environ).To(Equal([]string{"DOCKER_CONTEXT=default"}))
-				g.Expect(engine.Memory).To(Equal(int64(1 << 30)))
+				g.Expect(engine.Memory).To(Equal(int64(64 << 30)))
 				g.Expect(recorded).To(Equal([]string{entryTrial}))
 				g.Expect(linesOf(g, calls)).To(ContainElements(HavePrefix("container rm --force --volumes fpc-trial-"), HavePrefix("image rm fpc-trial-")))
 				return
