@@ -167,7 +167,7 @@ func (g *kindGround) makeNode(ctx context.Context) error {
 	}
 	tell := func(line string) { g.tell(progress.Event{Phase: phaseNode, Message: line}) }
 	made, err := nodeimage.Build(ctx, nodeimage.Options{
-		Dir: filepath.Join(root, "store"), Recipe: recipe, Programs: g.programs, Kubernetes: g.kubernetes(), Progress: tell,
+		Dir: filepath.Join(root, "store"), Recipe: recipe, Programs: g.programs, Kubernetes: g.kubernetesVersion(), Progress: tell,
 	})
 	if err != nil {
 		return err
@@ -175,12 +175,6 @@ func (g *kindGround) makeNode(ctx context.Context) error {
 	g.node, g.iptables = made.Reference, made.Iptables
 	_, err = made.Import(ctx, tell)
 	return err
-}
-
-// kubernetes is the version that is declared for all providers.
-func (g *kindGround) kubernetes() string {
-	version, _ := g.store.Pinned("kube-apiserver")
-	return version
 }
 
 // stock has the images made that the nodes will ask for, where no registry has
@@ -232,7 +226,7 @@ func (g *kindGround) ofCluster(ctx context.Context) ([]string, error) {
 	if at < 0 {
 		return nil, errors.New("list the images of a cluster: kubeadm is not among the components")
 	}
-	list := exec.CommandContext(ctx, g.programs[at].Path, "config", "images", "list", "--kubernetes-version", g.kubernetes())
+	list := exec.CommandContext(ctx, g.programs[at].Path, "config", "images", "list", "--kubernetes-version", g.kubernetesVersion())
 	output, err := list.Output()
 	if err != nil {
 		return nil, fmt.Errorf("list the images of a cluster: %s: %w", strings.Join(list.Args, " "), err)
@@ -315,7 +309,7 @@ func (g *kindGround) create(ctx context.Context, environment *platform.Environme
 	if err != nil {
 		return nil, fmt.Errorf("read the session's certificate authority: %w", err)
 	}
-	spec.Version = g.kubernetes()
+	spec.Version = g.kubernetesVersion()
 	return kind.Provider{
 		Engine: g.engine, Network: g.network, Image: g.node, Config: config, Hosts: g.hosts, Authority: authority,
 		Repositories: g.store.Repositories, ProbeImage: ProbeImage, Logs: g.options.nodeLogs(environment.Name),
