@@ -66,6 +66,18 @@ func (s *Store) flock(ctx context.Context, name string, waiting func(holder stri
 	if err != nil {
 		return nil, s.explain(err)
 	}
+	if err := Lock(ctx, file, waiting); err != nil {
+		_ = file.Close()
+		return nil, err
+	}
+	return func() { _ = file.Close() }, nil
+}
+
+// Lock waits for the lock of an open file, which all processes share; waiting is
+// called at most once, with who holds it. The kernel drops the lock when the last
+// process that has the file open ends, however it ends. The file stays open after
+// an error as well.
+func Lock(ctx context.Context, file *os.File, waiting func(holder string)) error {
 	ticker := time.NewTicker(lockPoll)
 	defer ticker.Stop()
 	for told := false; ; told = true {
@@ -74,16 +86,14 @@ func (s *Store) flock(ctx context.Context, name string, waiting func(holder stri
 			break
 		}
 		if !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, unix.EINTR) {
-			_ = file.Close()
-			return nil, fmt.Errorf("lock %s: %w", path, err)
+			return fmt.Errorf("lock %s: %w", file.Name(), err)
 		}
 		if !told {
 			waiting(holder(file))
 		}
 		select {
 		case <-ctx.Done():
-			_ = file.Close()
-			return nil, fmt.Errorf("waiting for the lock %s: %w", path, context.Cause(ctx))
+			return fmt.Errorf("waiting for the lock %s: %w", file.Name(), context.Cause(ctx))
 		case <-ticker.C:
 		}
 	}
@@ -91,7 +101,7 @@ func (s *Store) flock(ctx context.Context, name string, waiting func(holder stri
 	if file.Truncate(0) == nil {
 		_, _ = file.WriteAt([]byte(strconv.Itoa(os.Getpid())), 0)
 	}
-	return func() { _ = file.Close() }, nil
+	return nil
 }
 
 // holder names the process that a lock file tells of.

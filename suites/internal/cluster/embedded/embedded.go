@@ -41,7 +41,7 @@ func (Provider) Create(ctx context.Context, spec cluster.Spec) (_ cluster.Cluste
 	if spec.Log == nil {
 		spec.Log = io.Discard
 	}
-	spec.Log = &lockedWriter{writer: spec.Log}
+	spec.Log = cluster.LockedWriter(spec.Log)
 	if spec.Dir, err = filepath.Abs(spec.Dir); err != nil {
 		return nil, fmt.Errorf("folder of cluster %s: %w", spec.Name, err)
 	}
@@ -109,18 +109,6 @@ func (Provider) Create(ctx context.Context, spec cluster.Spec) (_ cluster.Cluste
 
 // closeTimeout bounds the clean-up after a failed Create.
 const closeTimeout = 30 * time.Second
-
-// lockedWriter lets several goroutines write lines.
-type lockedWriter struct {
-	mu     sync.Mutex
-	writer io.Writer
-}
-
-func (w *lockedWriter) Write(line []byte) (int, error) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.writer.Write(line)
-}
 
 // embedded is one running cluster.
 type embedded struct {

@@ -98,7 +98,7 @@ func (p Provider) Create(ctx context.Context, spec cluster.Spec) (_ cluster.Clus
 	if spec.Log == nil {
 		spec.Log = io.Discard
 	}
-	spec.Log = &lockedWriter{writer: spec.Log}
+	spec.Log = cluster.LockedWriter(spec.Log)
 	if spec.Dir, err = filepath.Abs(spec.Dir); err != nil {
 		return nil, fmt.Errorf("folder of cluster %s: %w", spec.Name, err)
 	}
@@ -474,16 +474,4 @@ func (c *running) Close(ctx context.Context) error {
 	c.closed = true
 	c.logf("removed in %.1fs", time.Since(begun).Seconds())
 	return nil
-}
-
-// lockedWriter lets several goroutines write lines.
-type lockedWriter struct {
-	mu     sync.Mutex
-	writer io.Writer
-}
-
-func (w *lockedWriter) Write(line []byte) (int, error) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.writer.Write(line)
 }
