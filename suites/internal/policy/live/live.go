@@ -204,6 +204,6 @@ type judge interface {
 // forms and judges are all that there are. A policy that none of them is for is
 // NOT_SUPPORTED.
 var (
-	forms  = []form{}
+	forms  = []form{celForm{}}
 	judges = []judge{}
 )
