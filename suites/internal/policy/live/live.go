@@ -162,6 +162,9 @@ type said struct {
 	words string
 	// canary: it is the answer to a canary.
 	canary bool
+	// rule is what a rule of a legacy copy is for, derived the prefix of one that
+	// Kyverno derived.
+	rule, derived string
 }
 
 // form makes copies of one family of policies and reads what they say. The bench
