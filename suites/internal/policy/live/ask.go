@@ -256,6 +256,9 @@ func rights(text string) bool {
 // heard is what copies said of one request.
 type heard struct {
 	replies map[string]Reply
+	// all is everything that each copy said, and cut that some of it is missing.
+	all map[string][]said
+	cut map[string]bool
 	// invalid: the server itself refused the object.
 	invalid bool
 	// refusal is the server's, whoever refused; notes are warnings that are none of
@@ -272,7 +275,7 @@ func (b *Bench) ask(ctx context.Context, r request) heard {
 		return b.halves(ctx, r)
 	}
 	got := b.send(ctx, r)
-	out := heard{replies: make(map[string]Reply, len(r.copies)), seconds: got.seconds}
+	out := heard{replies: make(map[string]Reply, len(r.copies)), all: map[string][]said{}, cut: map[string]bool{}, seconds: got.seconds}
 	if !got.admitted() {
 		out.refusal = got.err.Error()
 		// A webhook's refusal is none of the server's own.
@@ -287,6 +290,7 @@ func (b *Bench) ask(ctx context.Context, r request) heard {
 		return b.halves(ctx, r)
 	}
 	for _, name := range r.copies {
+		out.cut[name] = cut
 		if _, spoke := out.replies[name]; !spoke {
 			if cut {
 				out.replies[name] = Reply{Answer: Unanswered, Words: fmt.Sprintf("the server passes on %d characters of warnings and cut the answer", warningsCut)}
@@ -304,7 +308,7 @@ func (b *Bench) halves(ctx context.Context, r request) heard {
 	first.copies, second.copies = r.copies[:middle], r.copies[middle:]
 	out, other := b.ask(ctx, first), b.ask(ctx, second)
 	for name, reply := range other.replies {
-		out.replies[name] = reply
+		out.replies[name], out.all[name], out.cut[name] = reply, other.all[name], other.cut[name]
 	}
 	out.invalid = out.invalid || other.invalid
 	if out.refusal == "" {
@@ -324,6 +328,7 @@ func (b *Bench) hear(warnings []string, out *heard) (cut bool) {
 			continue
 		}
 		out.replies[said.copy] = merge(out.replies[said.copy], said)
+		out.all[said.copy] = append(out.all[said.copy], said)
 	}
 	return length > warningsCut-warningCut
 }

@@ -74,7 +74,7 @@ func (b *Bench) Judge(ctx context.Context, l *example.Library) (*Judgement, erro
 		switch {
 		case e.NotSupported != "":
 			v.Verdict, v.Reason = example.NotSupported, e.NotSupported
-		case formOf(e.Policy.Object) != nil:
+		case formOf(e.Policy.Object) != nil && legacyReason(e) == "":
 			s := b.subject(e, Aspect{Whole: true, Validation: -1, Condition: -1, Constraint: -1})
 			want(s)
 			if base, there := bases[e.Policy]; !there || len(s.exceptions) < len(base.exceptions) {
@@ -83,6 +83,8 @@ func (b *Bench) Judge(ctx context.Context, l *example.Library) (*Judgement, erro
 			queries[i] = &query{example: e, object: b.place(e.Object), copy: s.name}
 		case judgeOf(e.Policy.Object) != nil:
 			single[e.Policy] = append(single[e.Policy], v)
+		case isLegacy(e.Policy.Object):
+			v.Verdict, v.Reason = example.NotSupported, legacyReason(e)
 		default:
 			v.Verdict, v.Reason = example.NotSupported, fmt.Sprintf("policies of the kind %s are not judged live", e.Policy.Object.GetKind())
 		}
@@ -119,7 +121,7 @@ func (b *Bench) Judge(ctx context.Context, l *example.Library) (*Judgement, erro
 	}
 	start := time.Now()
 	for _, p := range l.Policies {
-		if j := judgeOf(p.Object); j != nil && formOf(p.Object) == nil {
+		if j := judgeOf(p.Object); j != nil && (formOf(p.Object) == nil || len(single[p]) > 0) {
 			b.say("judge %s alone", p)
 			if err := j.judge(ctx, b, states[p], single[p]); err != nil {
 				return nil, fmt.Errorf("judge %s: %w", p, err)
@@ -443,6 +445,9 @@ func (b *Bench) askSame(ctx context.Context, object *unstructured.Unstructured, 
 	got := b.ask(ctx, r)
 	for _, q := range queries {
 		q.asked, q.heard, q.reply, q.invalid = true, got, got.replies[q.copy], got.invalid
+		if f, ok := formOf(q.example.Policy.Object).(settler); ok && got.refusal == "" {
+			q.reply = f.settle(q.example, got.all[q.copy], got.cut[q.copy])
+		}
 		q.stored = r.String()
 	}
 }
@@ -501,6 +506,9 @@ func (b *Bench) decide(v *Verdict, q *query) {
 		v.Verdict = example.Pass
 	case Refusing:
 		v.Verdict = example.Fail
+		if policy.GetAnnotations()["policies.kyverno.io/scored"] == "false" {
+			v.Verdict = example.Warn
+		}
 		v.Refused = q.reply.Indexes
 		slices.Sort(v.Refused)
 		for _, index := range v.Refused {

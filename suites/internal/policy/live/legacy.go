@@ -82,6 +82,9 @@ func unjudged(rule map[string]any) string {
 // legacyReason says why an example of a legacy policy cannot be judged by
 // warnings; empty: it can.
 func legacyReason(e *example.Example) string {
+	if !isLegacy(e.Policy.Object) {
+		return ""
+	}
 	var reason string
 	for _, rule := range rulesOf(e.Policy.Object) {
 		name, _ := rule["name"].(string)
@@ -186,7 +189,7 @@ func (legacyForm) install(s subject) (installation, error) {
 		also.Object["spec"].(map[string]any)["failurePolicy"] = "Ignore"
 		out.objects = append(out.objects, also)
 	}
-	out.objects = append(append(out.objects, object), exceptions...)
+	out.objects = append(append(exceptions, out.objects...), object)
 	return out, nil
 }
 
@@ -564,7 +567,7 @@ func (legacyForm) read(warning string) (said, bool) {
 }
 
 // settle makes one reply of all that a copy said of an example.
-func (legacyForm) settle(e *example.Example, all []said) Reply {
+func (legacyForm) settle(e *example.Example, all []said, cut bool) Reply {
 	policy := e.Policy.Object
 	rules := rulesOf(policy)
 	one, _, _ := unstructured.NestedString(policy.Object, "spec", "applyRules")
@@ -589,6 +592,9 @@ func (legacyForm) settle(e *example.Example, all []said) Reply {
 		if one == "One" && (now.Answer == Refusing || now.Answer == Satisfied) {
 			break
 		}
+	}
+	if cut && out.Answer != Refusing {
+		return Reply{Answer: Unanswered, Words: "the server cut the answer"}
 	}
 	return out
 }

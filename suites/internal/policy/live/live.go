@@ -191,6 +191,14 @@ type form interface {
 	words(policy *unstructured.Unstructured, index int) string
 }
 
+// settler is a form whose copies say more than one thing of a request, of which an
+// example asks for a part.
+type settler interface {
+	// settle makes one reply of all that a copy said of an example. Where «cut»,
+	// some of it is missing.
+	settle(e *example.Example, all []said, cut bool) Reply
+}
+
 // judge judges policies whose examples cannot be told from warnings, such as those
 // that change or make objects. It is asked once for each policy, with all its
 // examples, while nothing else is under way; it uses the bench's world and send,
@@ -207,6 +215,6 @@ type judge interface {
 // forms and judges are all that there are. A policy that none of them is for is
 // NOT_SUPPORTED.
 var (
-	forms  = []form{celForm{}}
+	forms  = []form{celForm{}, legacyForm{}}
 	judges = []judge{}
 )
