@@ -4,14 +4,17 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	utilnet "k8s.io/apimachinery/pkg/util/net"
 	"k8s.io/client-go/rest"
 
@@ -45,8 +48,12 @@ const (
 type request struct {
 	// operation is CREATE, UPDATE or DELETE; of the last two the object is stored
 	// already.
-	operation, subresource string
-	object                 *unstructured.Unstructured
+	operation string
+	object    *unstructured.Unstructured
+	// subresource is the one of an object of the parent kind that the request is
+	// about; empty: the object itself.
+	subresource string
+	parent      schema.GroupVersionKind
 	// user asks; nil: an administrator.
 	user *example.User
 	// copies are the names of those that are asked.
@@ -88,14 +95,21 @@ func (r response) admitted() bool {
 // send makes a request, again and again while the server, or a webhook that it
 // calls, cannot answer.
 func (b *Bench) send(ctx context.Context, r request) response {
-	kind, err := b.kind(ctx, r.object)
+	gvk := r.object.GroupVersionKind()
+	if !r.parent.Empty() {
+		gvk = r.parent
+	}
+	kind, err := b.kind(gvk)
 	if err != nil {
 		return response{err: err, unavailable: true}
 	}
 	verb, path := http.MethodPost, kind.path(r.object.GetNamespace())
 	object := r.object
-	if r.operation != opCreate {
-		verb, path = http.MethodPut, path+"/"+url.PathEscape(r.object.GetName())
+	if r.operation != opCreate || r.subresource != "" {
+		path += "/" + url.PathEscape(r.object.GetName())
+	}
+	if r.operation == opUpdate {
+		verb = http.MethodPut
 	}
 	if r.subresource != "" {
 		path += "/" + r.subresource
@@ -127,6 +141,9 @@ func impersonate(q *rest.Request, r request) *rest.Request {
 	q = q.SetHeader("Impersonate-User", user.Name)
 	if len(user.Groups) > 0 {
 		q = q.SetHeader("Impersonate-Group", user.Groups...)
+	}
+	for name, values := range user.Extra {
+		q = q.SetHeader("Impersonate-Extra-"+url.PathEscape(name), values...)
 	}
 	if len(r.copies) > 0 {
 		q = q.SetHeader("Impersonate-Extra-"+askExtra, r.copies...)
@@ -255,10 +272,10 @@ func rights(text string) bool {
 
 // heard is what copies said of one request.
 type heard struct {
-	replies map[string]Reply
-	// all is everything that each copy said, and cut that some of it is missing.
-	all map[string][]said
-	cut map[string]bool
+	// said is what each copy said; one that did not say anything does not match.
+	said map[string][]said
+	// unanswered says why nothing is known of a copy.
+	unanswered map[string]string
 	// invalid: the server itself refused the object.
 	invalid bool
 	// refusal is the server's, whoever refused; notes are warnings that are none of
@@ -269,35 +286,31 @@ type heard struct {
 }
 
 // ask asks copies about a request, in halves where the answers do not fit into
-// one. Each copy that is asked has a reply.
+// one.
 func (b *Bench) ask(ctx context.Context, r request) heard {
 	if len(r.copies) > atOnce {
 		return b.halves(ctx, r)
 	}
 	got := b.send(ctx, r)
-	out := heard{replies: make(map[string]Reply, len(r.copies)), all: map[string][]said{}, cut: map[string]bool{}, seconds: got.seconds}
+	out := heard{said: make(map[string][]said, len(r.copies)), unanswered: map[string]string{}, seconds: got.seconds}
 	if !got.admitted() {
 		out.refusal = got.err.Error()
 		// A webhook's refusal is none of the server's own.
 		out.invalid = !got.unavailable && !denied(out.refusal) && !rights(out.refusal)
 		for _, name := range r.copies {
-			out.replies[name] = Reply{Answer: Unanswered, Words: out.refusal}
+			out.unanswered[name] = out.refusal
 		}
 		return out
 	}
-	cut := b.hear(got.warnings, &out)
-	if cut && len(r.copies) > 1 {
+	if !out.hear(got.warnings) {
+		return out
+	}
+	if len(r.copies) > 1 {
 		return b.halves(ctx, r)
 	}
-	for _, name := range r.copies {
-		out.cut[name] = cut
-		if _, spoke := out.replies[name]; !spoke {
-			if cut {
-				out.replies[name] = Reply{Answer: Unanswered, Words: fmt.Sprintf("the server passes on %d characters of warnings and cut the answer", warningsCut)}
-			} else {
-				out.replies[name] = Reply{Answer: Silent}
-			}
-		}
+	// One long warning is all that there is to be said.
+	if name := r.copies[0]; len(got.warnings) > 1 || len(out.said[name]) == 0 {
+		out.unanswered[name] = fmt.Sprintf("the server passes on %d characters of warnings, and cut the answer", warningsCut)
 	}
 	return out
 }
@@ -307,9 +320,8 @@ func (b *Bench) halves(ctx context.Context, r request) heard {
 	first, second := r, r
 	first.copies, second.copies = r.copies[:middle], r.copies[middle:]
 	out, other := b.ask(ctx, first), b.ask(ctx, second)
-	for name, reply := range other.replies {
-		out.replies[name], out.all[name], out.cut[name] = reply, other.all[name], other.cut[name]
-	}
+	maps.Copy(out.said, other.said)
+	maps.Copy(out.unanswered, other.unanswered)
 	out.invalid = out.invalid || other.invalid
 	if out.refusal == "" {
 		out.refusal = other.refusal
@@ -318,17 +330,15 @@ func (b *Bench) halves(ctx context.Context, r request) heard {
 }
 
 // hear reads warnings, and says whether some may be missing.
-func (b *Bench) hear(warnings []string, out *heard) (cut bool) {
+func (h *heard) hear(warnings []string) (cut bool) {
 	length := 0
 	for _, warning := range warnings {
 		length += utf8.RuneCountInString(warning)
-		said, ours := understand(warning)
-		if !ours {
-			out.notes = append(out.notes, warning)
-			continue
+		if s, ours := understand(warning); ours {
+			h.said[s.copy] = append(h.said[s.copy], s)
+		} else {
+			h.notes = append(h.notes, warning)
 		}
-		out.replies[said.copy] = merge(out.replies[said.copy], said)
-		out.all[said.copy] = append(out.all[said.copy], said)
 	}
 	return length > warningsCut-warningCut
 }
@@ -343,19 +353,28 @@ func understand(warning string) (said, bool) {
 	return said{}, false
 }
 
-// merge adds what a copy said to what it said before: an error outweighs a
-// refusal only where nothing refuses, and «nothing refuses» yields to both, since
-// a family whose validations are all evaluated says it in any case.
-func merge(before Reply, s said) Reply {
+// sum makes one reply of what a copy said: an error outweighs a refusal only where
+// nothing refuses, and «nothing refuses» yields to both, since a family whose
+// validations are all evaluated says it in any case.
+func sum(all []said) Reply {
 	rank := map[Answer]int{Silent: 0, Satisfied: 1, Failing: 2, Refusing: 3}
-	if s.answer == Refusing {
-		before.Indexes = append(before.Indexes, s.index)
+	var out Reply
+	for _, s := range all {
+		if s.canary {
+			continue
+		}
+		if s.answer == Refusing && !slices.Contains(out.Indexes, s.index) {
+			out.Indexes = append(out.Indexes, s.index)
+		}
+		if rank[s.answer] > rank[out.Answer] {
+			out.Answer, out.Words = s.answer, ""
+			if s.answer == Failing {
+				out.Words = s.words
+			}
+		}
 	}
-	if rank[s.answer] > rank[before.Answer] {
-		before.Answer = s.answer
-		before.Words = s.words
-	}
-	return before
+	slices.Sort(out.Indexes)
+	return out
 }
 
 // denied says whether a policy or a webhook refused, and not the server itself.

@@ -261,11 +261,10 @@ func (b *Bench) canaries(ctx context.Context, copies []*copyState) map[string]st
 			got := b.ask(ctx, r)
 			mu.Lock()
 			defer mu.Unlock()
-			for name, reply := range got.replies {
-				c := b.copies[name]
-				c.seen = reply.Answer != Silent && reply.Answer != Unanswered
-				if reply.Words != "" {
-					words[name] = "; its canary: " + reply.Words
+			for _, name := range r.copies {
+				b.copies[name].seen = len(got.said[name]) > 0
+				if why := got.unanswered[name]; why != "" {
+					words[name] = "; its canary: " + why
 				}
 			}
 			return nil

@@ -29,7 +29,7 @@ type query struct {
 	// reply is what the copy said; the rest is of the answer that it stood in.
 	reply   Reply
 	heard   heard
-	stored  string
+	sent    string
 	invalid bool
 	asked   bool
 }
@@ -74,7 +74,7 @@ func (b *Bench) Judge(ctx context.Context, l *example.Library) (*Judgement, erro
 		switch {
 		case e.NotSupported != "":
 			v.Verdict, v.Reason = example.NotSupported, e.NotSupported
-		case formOf(e.Policy.Object) != nil && legacyReason(e) == "":
+		case forCopies(e):
 			s := b.subject(e, Aspect{Whole: true, Validation: -1, Condition: -1, Constraint: -1})
 			want(s)
 			if base, there := bases[e.Policy]; !there || len(s.exceptions) < len(base.exceptions) {
@@ -83,10 +83,8 @@ func (b *Bench) Judge(ctx context.Context, l *example.Library) (*Judgement, erro
 			queries[i] = &query{example: e, object: b.place(e.Object), copy: s.name}
 		case judgeOf(e.Policy.Object) != nil:
 			single[e.Policy] = append(single[e.Policy], v)
-		case isLegacy(e.Policy.Object):
-			v.Verdict, v.Reason = example.NotSupported, legacyReason(e)
 		default:
-			v.Verdict, v.Reason = example.NotSupported, fmt.Sprintf("policies of the kind %s are not judged live", e.Policy.Object.GetKind())
+			v.Verdict, v.Reason = example.NotSupported, unsupported(e)
 		}
 	}
 	// A policy without examples is installed all the same: it may not compile.
@@ -131,6 +129,29 @@ func (b *Bench) Judge(ctx context.Context, l *example.Library) (*Judgement, erro
 	out.Stats.Asking += time.Since(start)
 	b.stats(out)
 	return out, nil
+}
+
+// forCopies says whether an example is asked of a copy.
+func forCopies(e *example.Example) bool {
+	f := formOf(e.Policy.Object)
+	return f != nil && f.reason(e) == ""
+}
+
+// unsupported says why nobody judges an example.
+func unsupported(e *example.Example) string {
+	if f := formOf(e.Policy.Object); f != nil {
+		return f.reason(e)
+	}
+	kind := e.Policy.Object.GetKind()
+	switch {
+	case isLegacy(e.Policy.Object):
+		return legacyForm{}.reason(e)
+	case strings.Contains(kind, "ImageV") || strings.Contains(kind, "ImageVal"):
+		return "images are not verified live: that needs keys and registries that a test does not bring"
+	case strings.Contains(kind, "Deleting"), strings.Contains(kind, "Cleanup"):
+		return "policies that delete objects on a schedule are not judged live"
+	}
+	return fmt.Sprintf("policies of the kind %s are not judged live", kind)
 }
 
 // reset begins a new count.
@@ -444,11 +465,12 @@ func (b *Bench) askSame(ctx context.Context, object *unstructured.Unstructured, 
 	}
 	got := b.ask(ctx, r)
 	for _, q := range queries {
-		q.asked, q.heard, q.reply, q.invalid = true, got, got.replies[q.copy], got.invalid
-		if f, ok := formOf(q.example.Policy.Object).(settler); ok && got.refusal == "" {
-			q.reply = f.settle(q.example, got.all[q.copy], got.cut[q.copy])
+		q.asked, q.heard, q.invalid, q.sent = true, got, got.invalid, r.String()
+		if why, open := got.unanswered[q.copy]; open {
+			q.reply = Reply{Answer: Unanswered, Words: why}
+		} else {
+			q.reply = formOf(q.example.Policy.Object).settle(q.example, got.said[q.copy])
 		}
-		q.stored = r.String()
 	}
 }
 
@@ -460,7 +482,7 @@ func (b *Bench) askStored(ctx context.Context, queries []*query) error {
 			q.asked, q.invalid = true, invalid
 			q.heard = heard{refusal: words}
 			q.reply = Reply{Answer: Unanswered, Words: words}
-			q.stored = request{operation: q.example.Operation, object: q.object, user: q.example.Test.User}.String()
+			q.sent = request{operation: q.example.Operation, object: q.object, user: q.example.Test.User}.String()
 		}
 	}
 	object, undo, got := b.store(ctx, first.object)
@@ -489,7 +511,7 @@ func (b *Bench) askStored(ctx context.Context, queries []*query) error {
 // decide makes a verdict of what a copy said.
 func (b *Bench) decide(v *Verdict, q *query) {
 	policy := q.example.Policy.Object
-	v.Sent, v.Notes, v.Seconds = q.stored, q.heard.notes, q.heard.seconds
+	v.Sent, v.Notes, v.Seconds = q.sent, q.heard.notes, q.heard.seconds
 	c := b.copies[q.copy]
 	if c != nil && c.failed != "" {
 		v.Verdict, v.Reason = example.Unknown, "the policy cannot be asked: "+c.failed
@@ -498,7 +520,7 @@ func (b *Bench) decide(v *Verdict, q *query) {
 	form := formOf(policy)
 	switch q.reply.Answer {
 	case Silent:
-		v.Verdict = example.Skip
+		v.Verdict, v.Reason = example.Skip, q.reply.Words
 		if !q.asked {
 			v.Verdict, v.Reason = example.Unknown, "it was not asked"
 		}
@@ -713,4 +735,3 @@ func (b *Bench) Probe(ctx context.Context, l *example.Library, aspects map[*exam
 	}
 	return out, b.uninstall(ctx, order)
 }
-

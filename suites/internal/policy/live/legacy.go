@@ -79,12 +79,7 @@ func unjudged(rule map[string]any) string {
 	return "it does not validate"
 }
 
-// legacyReason says why an example of a legacy policy cannot be judged by
-// warnings; empty: it can.
-func legacyReason(e *example.Example) string {
-	if !isLegacy(e.Policy.Object) {
-		return ""
-	}
+func (legacyForm) reason(e *example.Example) string {
 	var reason string
 	for _, rule := range rulesOf(e.Policy.Object) {
 		name, _ := rule["name"].(string)
@@ -567,7 +562,7 @@ func (legacyForm) read(warning string) (said, bool) {
 }
 
 // settle makes one reply of all that a copy said of an example.
-func (legacyForm) settle(e *example.Example, all []said, cut bool) Reply {
+func (legacyForm) settle(e *example.Example, all []said) Reply {
 	policy := e.Policy.Object
 	rules := rulesOf(policy)
 	one, _, _ := unstructured.NestedString(policy.Object, "spec", "applyRules")
@@ -592,9 +587,6 @@ func (legacyForm) settle(e *example.Example, all []said, cut bool) Reply {
 		if one == "One" && (now.Answer == Refusing || now.Answer == Satisfied) {
 			break
 		}
-	}
-	if cut && out.Answer != Refusing {
-		return Reply{Answer: Unanswered, Words: "the server cut the answer"}
 	}
 	return out
 }

@@ -162,8 +162,7 @@ type said struct {
 	words string
 	// canary: it is the answer to a canary.
 	canary bool
-	// rule is what a rule of a legacy copy is for, derived the prefix of one that
-	// Kyverno derived.
+	// rule and derived are a family's own.
 	rule, derived string
 }
 
@@ -179,6 +178,12 @@ type form interface {
 	// read understands one warning of the server's; false: it is none of this
 	// family's.
 	read(warning string) (said, bool)
+	// reason says why an example of such a policy is none for copies, so that a
+	// judge is asked, if there is one; empty: it is for copies.
+	reason(e *example.Example) string
+	// settle makes one reply of all that a copy said of an example; nothing at all
+	// is said by a copy that does not match.
+	settle(e *example.Example, all []said) Reply
 	// audits says whether the policy as written refuses nothing.
 	audits(policy *unstructured.Unstructured) bool
 	// written are the objects of the policy as it stands, which answers only
@@ -191,18 +196,10 @@ type form interface {
 	words(policy *unstructured.Unstructured, index int) string
 }
 
-// settler is a form whose copies say more than one thing of a request, of which an
-// example asks for a part.
-type settler interface {
-	// settle makes one reply of all that a copy said of an example. Where «cut»,
-	// some of it is missing.
-	settle(e *example.Example, all []said, cut bool) Reply
-}
-
 // judge judges policies whose examples cannot be told from warnings, such as those
-// that change or make objects. It is asked once for each policy, with all its
-// examples, while nothing else is under way; it uses the bench's world and send,
-// and removes what it installs.
+// that change or make objects. It is asked once for each policy, with all examples
+// that are none for copies, while nothing else is under way; it uses the bench's
+// world and send, and removes what it installs.
 type judge interface {
 	// judges says whether it is for this policy.
 	judges(policy *unstructured.Unstructured) bool

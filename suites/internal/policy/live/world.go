@@ -11,8 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/equality"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -43,13 +43,13 @@ func (r resource) path(namespace string) string {
 	return out + "/" + r.Resource
 }
 
-// kind is the resource of an object.
-func (b *Bench) kind(_ context.Context, object *unstructured.Unstructured) (resource, error) {
+// kind is the resource of a kind.
+func (b *Bench) kind(gvk schema.GroupVersionKind) (resource, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	r, known := b.kinds[object.GroupVersionKind()]
+	r, known := b.kinds[gvk]
 	if !known {
-		return resource{}, fmt.Errorf("the server does not know the kind %s", object.GroupVersionKind())
+		return resource{}, fmt.Errorf("the server does not know the kind %s", gvk)
 	}
 	return r, nil
 }
@@ -228,7 +228,7 @@ func (b *Bench) create(ctx context.Context, object *unstructured.Unstructured) e
 }
 
 func (b *Bench) get(ctx context.Context, object *unstructured.Unstructured) (*unstructured.Unstructured, error) {
-	kind, err := b.kind(ctx, object)
+	kind, err := b.kind(object.GroupVersionKind())
 	if err != nil {
 		return nil, err
 	}
@@ -239,7 +239,7 @@ func (b *Bench) get(ctx context.Context, object *unstructured.Unstructured) (*un
 }
 
 func (b *Bench) patch(ctx context.Context, object *unstructured.Unstructured, body any) error {
-	kind, err := b.kind(ctx, object)
+	kind, err := b.kind(object.GroupVersionKind())
 	if err != nil {
 		return err
 	}
@@ -254,7 +254,7 @@ func (b *Bench) patch(ctx context.Context, object *unstructured.Unstructured, bo
 
 // remove takes an object away; one that is gone is no error.
 func (b *Bench) remove(ctx context.Context, object *unstructured.Unstructured) error {
-	kind, err := b.kind(ctx, object)
+	kind, err := b.kind(object.GroupVersionKind())
 	if err != nil {
 		return err
 	}
