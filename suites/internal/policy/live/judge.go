@@ -144,6 +144,8 @@ func unsupported(e *example.Example) string {
 	}
 	kind := e.Policy.Object.GetKind()
 	switch {
+	case isLegacy(e.Policy.Object):
+		return legacyForm{}.reason(e)
 	case strings.Contains(kind, "ImageV") || strings.Contains(kind, "ImageVal"):
 		return "images are not verified live: that needs keys and registries that a test does not bring"
 	case strings.Contains(kind, "Deleting"), strings.Contains(kind, "Cleanup"):
@@ -526,6 +528,9 @@ func (b *Bench) decide(v *Verdict, q *query) {
 		v.Verdict = example.Pass
 	case Refusing:
 		v.Verdict = example.Fail
+		if policy.GetAnnotations()["policies.kyverno.io/scored"] == "false" {
+			v.Verdict = example.Warn
+		}
 		v.Refused = q.reply.Indexes
 		slices.Sort(v.Refused)
 		for _, index := range v.Refused {

@@ -212,6 +212,6 @@ type judge interface {
 // forms and judges are all that there are. A policy that none of them is for is
 // NOT_SUPPORTED.
 var (
-	forms  = []form{celForm{}}
+	forms  = []form{celForm{}, legacyForm{}}
 	judges = []judge{}
 )
