@@ -9,8 +9,6 @@ import (
 
 	"go.yaml.in/yaml/v3"
 	sigsyaml "sigs.k8s.io/yaml"
-
-	"github.com/your-org/flux-platform-conformance/suites/internal/check"
 )
 
 // text is a string and the line on which it stands.
@@ -230,11 +228,7 @@ func (d *decoder) fields(node *yaml.Node, to reflect.Value, path string, depth i
 	d.pairs(node, path, depth, func(key, value *yaml.Node) {
 		field, ok := known[d.fold(key.Value)]
 		if !ok {
-			where := ""
-			if path != "" {
-				where = " of " + path
-			}
-			d.find(key, "unknown key %q%s%s", key.Value, where, check.DidYouMean(key.Value, names))
+			d.unknown(key, path, names)
 			return
 		}
 		d.decode(value, field, below(path, key.Value), depth+1)

@@ -255,12 +255,8 @@ func identity(object *unstructured.Unstructured) string {
 // policiesOf returns the policies of a file, compared with their types.
 func (l *loader) policiesOf(name string) []*Policy {
 	file := l.objects(name)
-	relative := l.relative(name)
 	if !file.checked {
-		file.checked = true
-		lines := map[int]bool{}
 		for _, p := range file.objects {
-			lines[p.Line] = lines[p.Line] || isPolicy(p.object) || isBinding(p.object)
 			if isBinding(p.object) {
 				l.bindings = append(l.bindings, p.object)
 			}
@@ -272,11 +268,7 @@ func (l *loader) policiesOf(name string) []*Policy {
 				l.library.Policies = append(l.library.Policies, policy)
 			}
 		}
-		for _, d := range file.documents {
-			if lines[d.line] {
-				l.tell(d.strict(relative)...)
-			}
-		}
+		l.compare(file)
 	}
 	var out []*Policy
 	for _, p := range file.objects {
@@ -285,6 +277,25 @@ func (l *loader) policiesOf(name string) []*Policy {
 		}
 	}
 	return out
+}
+
+// compare compares what a file says of policies with the fields that there are.
+func (l *loader) compare(file *objectFile) {
+	if file.checked {
+		return
+	}
+	file.checked = true
+	lines := map[int]string{}
+	for _, p := range file.objects {
+		if isPolicy(p.object) || isBinding(p.object) || isException(p.object) {
+			lines[p.Line] = p.File
+		}
+	}
+	for _, d := range file.documents {
+		if name, ok := lines[d.line]; ok {
+			l.tell(d.strict(name)...)
+		}
+	}
 }
 
 // paths expands what a test names into files: folders into the YAML files in them,

@@ -107,6 +107,7 @@ func (w *world) read(file testFile) {
 	w.params = w.readObjects(file.ParamResources, "the parameter resource file")
 	w.Resources, w.Targets, w.Params = lists(w.resources), lists(w.targets), lists(w.params)
 	for _, e := range w.readObjects(file.Exceptions, "the exception file") {
+		w.loader.compare(e)
 		for _, p := range e.objects {
 			if !isException(p.object) {
 				w.loader.find(p.Place, "it is a %s of %s, where a PolicyException is expected; name it elsewhere in %s",
