@@ -87,6 +87,11 @@ func (celForm) install(s subject) (installation, error) {
 	}
 	spec["matchConditions"] = append(all, conditions...)
 	spec["validations"] = aspectValidations(spec, s.aspect)
+	exceptions, err := celExceptions(s)
+	if err != nil {
+		return installation{}, err
+	}
+	out.objects = append(exceptions, out.objects...)
 	return out, nil
 }
 

@@ -92,7 +92,7 @@ func (b *Bench) Judge(ctx context.Context, l *example.Library) (*Judgement, erro
 	// A policy without examples is installed all the same: it may not compile.
 	for _, p := range l.Policies {
 		if _, there := bases[p]; !there && formOf(p.Object) != nil {
-			s := newSubject(p, nil, nil, Aspect{Whole: true, Validation: -1, Condition: -1, Constraint: -1})
+			s := b.newSubject(p, nil, nil, Aspect{Whole: true, Validation: -1, Condition: -1, Constraint: -1})
 			bases[p] = s
 			want(s)
 		}
@@ -154,6 +154,8 @@ func unsupported(e *example.Example) string {
 	}
 	kind := e.Policy.Object.GetKind()
 	switch {
+	case isLegacy(e.Policy.Object):
+		return legacyForm{}.reason(e)
 	case strings.Contains(kind, "ImageV") || strings.Contains(kind, "ImageVal"):
 		return "images are not verified live: that needs keys and registries that a test does not bring"
 	case strings.Contains(kind, "Deleting"), strings.Contains(kind, "Cleanup"):
@@ -269,7 +271,7 @@ func (b *Bench) subject(e *example.Example, aspect Aspect) subject {
 	if _, takes, _ := unstructured.NestedMap(e.Policy.Object.Object, "spec", "paramKind"); takes {
 		params = e.Test.Params
 	}
-	return newSubject(e.Policy, exceptions, params, aspect)
+	return b.newSubject(e.Policy, exceptions, params, aspect)
 }
 
 // names says whether an exception is one from this policy.
@@ -561,6 +563,9 @@ func (b *Bench) decide(v *Verdict, q *query) {
 		v.Verdict = example.Pass
 	case Refusing:
 		v.Verdict = example.Fail
+		if policy.GetAnnotations()["policies.kyverno.io/scored"] == "false" {
+			v.Verdict = example.Warn
+		}
 		v.Refused = q.reply.Indexes
 		slices.Sort(v.Refused)
 		for _, index := range v.Refused {
