@@ -19,6 +19,8 @@ const (
 	// bindingCanary is what the binding is called that binds a copy to its canary,
 	// whatever its other bindings say.
 	bindingCanary = "c"
+	// codeHolds stands before the index of a validation that refuses nothing.
+	codeHolds = "+"
 	// bindingWithout is a binding that takes no parameters: it shows that a policy
 	// is asked where another finds none, which would refuse every request, whether
 	// it asks for the copy or not.
@@ -58,7 +60,7 @@ func (admissionForm) install(s subject) (installation, error) {
 		return installation{}, fmt.Errorf("%s: %w", s.policy, err)
 	}
 	spec["matchConditions"] = append([]any{map[string]any{"name": "fpc-ask", "expression": selector(s.name)}}, conditions...)
-	spec["validations"] = aspectValidations(spec, s.aspect)
+	spec["validations"] = accounted(aspectValidations(spec, s.aspect))
 	if kind, _ := spec["paramKind"].(map[string]any); kind != nil {
 		out.anchors = paramAnchor(kind)
 	}
@@ -97,6 +99,27 @@ func (admissionForm) install(s subject) (installation, error) {
 		out.objects = append(out.objects, last)
 	}
 	return out, nil
+}
+
+// accounted makes each validation say which way it went, and the last one name all
+// of them: of one that says nothing the evaluation erred, in words that the server
+// does not pass on.
+func accounted(validations []any) []any {
+	out := slices.Clone(validations[:1])
+	var codes []string
+	for _, entry := range validations[1:] {
+		fields, _ := entry.(map[string]any)
+		code, _ := fields["message"].(string)
+		if code == codeSatisfied {
+			continue
+		}
+		codes = append(codes, code)
+		expression, _ := fields["expression"].(string)
+		out = append(out, entry, map[string]any{
+			"expression": fmt.Sprintf("(%s) || !(%s)", isCanary, expression), "message": codeHolds + code,
+		})
+	}
+	return append(out, map[string]any{"expression": "false", "message": codeSatisfied + strings.Join(codes, ",")})
 }
 
 // paramAnchor is a policy that takes parameters of a kind and matches nothing. When
@@ -139,22 +162,32 @@ func boundCopy(binding *unstructured.Unstructured, s subject, suffix string) (*u
 
 var admissionWarning = regexp.MustCompile(`(?s)^Validation failed for ValidatingAdmissionPolicy '(p[0-9a-f]{10})' with binding 'p[0-9a-f]{10}-([cw]?)([0-9]*)': (.*)$`)
 
+var admissionHolds = regexp.MustCompile(`^\+[0-9]+$`)
+
 func (admissionForm) read(warning string) (said, bool) {
 	parts := admissionWarning.FindStringSubmatch(warning)
 	if parts == nil {
 		return said{}, false
 	}
-	out := coded(said{copy: parts[1], words: parts[4], index: -1, rule: parts[2], derived: parts[3]}, parts[4])
+	out := said{copy: parts[1], words: parts[4], index: -1, rule: parts[2], derived: parts[3]}
+	switch code := parts[4]; {
+	case strings.HasPrefix(code, codeSatisfied), admissionHolds.MatchString(code):
+		out.answer = Satisfied
+	default:
+		out = coded(out, code)
+	}
 	out.canary = out.canary || parts[2] == bindingCanary
 	return out, true
 }
 
 // settle: a binding that finds none of the parameters that it demands refuses.
 func (admissionForm) settle(_ *example.Example, all []said) Reply {
-	bound := map[string]bool{}
+	bound, spoke, failing := map[string]bool{}, map[string]bool{}, false
 	for _, s := range all {
 		if s.rule == "" {
 			bound[s.derived] = true
+			failing = failing || s.answer == Failing
+			spoke[s.derived+" "+strings.TrimPrefix(s.words, codeHolds)] = true
 		}
 	}
 	var own []said
@@ -162,8 +195,14 @@ func (admissionForm) settle(_ *example.Example, all []said) Reply {
 		switch {
 		case s.rule == "":
 			own = append(own, s)
+			codes, last := strings.CutPrefix(s.words, codeSatisfied)
+			for _, code := range strings.Split(codes, ",") {
+				if last && code != "" && !failing && !spoke[s.derived+" "+code] {
+					own = append(own, said{answer: Failing, index: -1, words: "the evaluation of validation " + code + " erred, in words that the server does not pass on"})
+				}
+			}
 		case s.rule == bindingWithout && !bound[s.derived]:
-			own = append(own, said{copy: s.copy, answer: Refusing, index: -1})
+			own = append(own, said{answer: Refusing, index: -1})
 		}
 	}
 	return sum(own)

@@ -29,10 +29,9 @@ func selector(name string) string {
 	return fmt.Sprintf("has(request.userInfo.extra) && '%s' in request.userInfo.extra && '%s' in request.userInfo.extra['%s']", askExtra, name, askExtra)
 }
 
-// orCanary lets an expression hold for a canary. The expression may end in a
-// comment, so the parenthesis stands on a line of its own.
+// orCanary lets an expression hold for a canary.
 func orCanary(expression string) string {
-	return fmt.Sprintf("(%s) || (\n%s\n)", isCanary, expression)
+	return fmt.Sprintf("(%s) || (%s)", isCanary, oneLine(expression))
 }
 
 // celForm is Kyverno's ValidatingPolicy and its namespaced kind.
@@ -248,4 +247,50 @@ func validationWords(policy *unstructured.Unstructured, index int) string {
 		words, _ = fields["expression"].(string)
 	}
 	return words
+}
+
+// oneLine is an expression without line breaks and comments: the API server drops a
+// warning with a control character, and one about an error quotes the expression.
+// What stands in quotes remains.
+func oneLine(expression string) string {
+	var out strings.Builder
+	for i := 0; i < len(expression); {
+		rest := expression[i:]
+		switch {
+		case strings.HasPrefix(rest, "//"):
+			end := strings.IndexByte(rest, '\n')
+			if end < 0 {
+				end = len(rest)
+			}
+			i += end
+		case rest[0] == '"' || rest[0] == '\'':
+			end := quotedEnd(rest, i > 0 && strings.ContainsRune("rR", rune(expression[i-1])))
+			out.WriteString(rest[:end])
+			i += end
+		case rest[0] == '\n' || rest[0] == '\r' || rest[0] == '\t':
+			out.WriteByte(' ')
+			i++
+		default:
+			out.WriteByte(rest[0])
+			i++
+		}
+	}
+	return strings.TrimSpace(out.String())
+}
+
+// quotedEnd is where a literal ends that a text begins with.
+func quotedEnd(text string, raw bool) int {
+	quote := text[:1]
+	if triple := strings.Repeat(quote, 3); strings.HasPrefix(text, triple) {
+		quote = triple
+	}
+	for i := len(quote); i < len(text); i++ {
+		switch {
+		case text[i] == '\\' && !raw:
+			i++
+		case strings.HasPrefix(text[i:], quote):
+			return i + len(quote)
+		}
+	}
+	return len(text)
 }
