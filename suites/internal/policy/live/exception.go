@@ -112,9 +112,7 @@ func excludesControls(exception *unstructured.Unstructured) bool {
 // exceptionCopy is an exception under a name of the subject's, and its spec.
 func exceptionCopy(exception *unstructured.Unstructured, s subject, index int) (*unstructured.Unstructured, map[string]any, error) {
 	object := copyOf(exception, fmt.Sprintf("%s-e%d", s.name, index))
-	if object.GetNamespace() == "" {
-		object.SetNamespace("default")
-	}
+	object.SetNamespace("default") // an exception holds for all namespaces, wherever it stands
 	spec, ok := object.Object["spec"].(map[string]any)
 	if !ok {
 		return nil, nil, fmt.Errorf("PolicyException %s has no spec", exception.GetName())

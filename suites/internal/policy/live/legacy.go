@@ -622,13 +622,16 @@ func (legacyForm) settle(e *example.Example, all []said) Reply {
 		name, _ := rule["name"].(string)
 		as := ruleNames(name)
 		answers := map[string]said{}
+		wanted := e.Rule == "" || e.Rule == name
 		for _, s := range all {
-			if !s.canary && s.index == i && (e.Rule == "" || e.Rule == name || e.Rule == as[slices.Index(autogenPrefixes, s.derived)]) {
+			if !s.canary && s.index == i {
 				answers[s.rule] = s
+				wanted = wanted || e.Rule == as[slices.Index(autogenPrefixes, s.derived)]
 			}
 		}
 		now := settleRule(answers)
 		switch {
+		case !wanted:
 		case now.Answer == Refusing:
 			out.Answer, out.Indexes = Refusing, append(out.Indexes, i)
 		case now.Answer > out.Answer && out.Answer != Refusing:
