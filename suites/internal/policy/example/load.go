@@ -9,6 +9,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -76,7 +77,9 @@ type objectFile struct {
 	// checked: its policies were compared with their types.
 	documents []document
 	checked   bool
-	err       error
+	// err says why the file could not be read; broken: a document is no YAML.
+	err    error
+	broken bool
 	// findings are told when somebody needs the file.
 	findings []Finding
 }
@@ -147,6 +150,8 @@ func isYAML(name string) bool {
 	return extension == ".yaml" || extension == ".yml"
 }
 
+var kindOfPolicy = regexp.MustCompile(`kind"?: *"?[A-Za-z]*Policy`)
+
 // unnamed reads the policies of a file that no test names.
 func (l *loader) unnamed(name string) {
 	if l.files[name] == nil {
@@ -156,12 +161,12 @@ func (l *loader) unnamed(name string) {
 			return
 		}
 		ours := bytes.Contains(data, []byte("kyverno.io/")) || bytes.Contains(data, []byte(admissionGroup+"/"))
-		if !ours || !bytes.Contains(data, []byte("Policy")) {
+		if !ours || !kindOfPolicy.Match(data) {
 			return
 		}
 	}
 	file := l.objects(name)
-	if !slices.ContainsFunc(file.objects, func(p placed) bool { return isPolicy(p.object) || isBinding(p.object) }) && len(file.findings) == 0 {
+	if !file.broken && !slices.ContainsFunc(file.objects, func(p placed) bool { return isPolicy(p.object) || isBinding(p.object) }) {
 		return
 	}
 	l.tell(file.findings...)
@@ -215,6 +220,7 @@ func (l *loader) objects(name string) *objectFile {
 	for _, d := range split(data) {
 		found, findings := d.objects(relative)
 		file.findings = append(file.findings, findings...)
+		file.broken = file.broken || len(findings) > 0 && strings.HasPrefix(findings[0].Text, notYAML)
 		file.documents = append(file.documents, d)
 		for _, p := range found {
 			if isPolicy(p.object) || isBinding(p.object) {

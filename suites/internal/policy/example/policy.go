@@ -145,7 +145,8 @@ func (p *Policy) Legacy() bool { return p.Object.GroupVersionKind().Group == leg
 
 // rules are those of a legacy policy.
 func (p *Policy) rules() []map[string]any {
-	list, _, _ := unstructured.NestedSlice(p.Object.Object, "spec", "rules")
+	field, _, _ := unstructured.NestedFieldNoCopy(p.Object.Object, "spec", "rules")
+	list, _ := field.([]any)
 	var out []map[string]any
 	for _, item := range list {
 		if rule, ok := item.(map[string]any); ok {

@@ -300,7 +300,7 @@ func (w *world) readUser(name text) {
 		w.User.Extra[key] = value
 	}
 	for _, role := range file.Roles {
-		if namespace, role, ok := strings.Cut(role, ":"); !ok || namespace == "" || role == "" {
+		if namespace, own, ok := strings.Cut(role, ":"); !ok || namespace == "" || own == "" {
 			w.loader.find(w.at(name.line), "the role %q of %q is not NAMESPACE:NAME", role, name.string)
 		}
 	}
