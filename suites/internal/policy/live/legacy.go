@@ -153,7 +153,7 @@ func (legacyForm) install(s subject) (installation, error) {
 		if judgedRule(rule) && (s.aspect.Whole || s.aspect.Validation == i) {
 			kept[i] = true
 			if withoutKinds(rule, s.unserved) {
-				rules = append(rules, copiesOfRule(policy, i, rule, exceptions)...)
+				rules = append(rules, copiesOfRule(s, i, rule, exceptions)...)
 			}
 		}
 	}
@@ -366,11 +366,11 @@ func lenient(policy *unstructured.Unstructured, rule map[string]any) bool {
 
 // copiesOfRule are the rule itself, its twin and, where something may excuse a
 // violation, its bare form.
-func copiesOfRule(policy *unstructured.Unstructured, index int, rule map[string]any, exceptions []*unstructured.Unstructured) []any {
+func copiesOfRule(s subject, index int, rule map[string]any, exceptions []*unstructured.Unstructured) []any {
 	base := auditing(rule)
 	validation, _ := base["validate"].(map[string]any)
 	itself := named(base, ruleItself, index)
-	lenient := lenient(policy, rule)
+	lenient := s.updates && lenient(s.policy.Object, rule)
 	if lenient {
 		// Only a rule that enforces is lenient; an override keeps it from refusing.
 		fields, _ := itself["validate"].(map[string]any)
@@ -384,27 +384,9 @@ func copiesOfRule(policy *unstructured.Unstructured, index int, rule map[string]
 	excepted := validation["podSecurity"] != nil && slices.ContainsFunc(exceptions, excludesControls)
 	if excepted || lenient {
 		bare := named(base, ruleBare, index)
-		if !excepted {
-			bare["preconditions"] = onUpdate(bare["preconditions"])
-		}
 		out = append(out, bare)
 	}
 	return out
-}
-
-// onUpdate adds to preconditions that the request is an update, which alone has
-// an old object.
-func onUpdate(preconditions any) any {
-	update := map[string]any{"key": "{{ request.operation }}", "operator": "Equals", "value": opUpdate}
-	switch own := preconditions.(type) {
-	case []any:
-		return append([]any{update}, own...)
-	case map[string]any:
-		list, _ := own["all"].([]any)
-		own["all"] = append([]any{update}, list...)
-		return own
-	}
-	return map[string]any{"all": []any{update}}
 }
 
 func named(rule map[string]any, letter string, index int) map[string]any {

@@ -55,10 +55,18 @@ func TestLegacyCopies(t *testing.T) {
 	g := NewWithT(t)
 	data, err := os.ReadFile("testdata/legacy/rules.yaml")
 	g.Expect(err).NotTo(HaveOccurred())
-	got, err := legacyForm{}.install(whole(parsed(t, string(data))))
+	s := whole(parsed(t, string(data)))
+	got, err := legacyForm{}.install(s)
 	g.Expect(err).NotTo(HaveOccurred())
 	golden(t, "legacy-copies.golden", got.objects)
 	g.Expect(got.canary.GetKind()).To(Equal("ConfigMap"))
+
+	data, err = os.ReadFile("testdata/legacy/update/policy.yaml")
+	g.Expect(err).NotTo(HaveOccurred())
+	s.policy, s.updates = &example.Policy{Object: parsed(t, string(data))}, true
+	got, err = legacyForm{}.install(s)
+	g.Expect(err).NotTo(HaveOccurred())
+	golden(t, "legacy-updates.golden", got.objects)
 }
 
 const mixed = `
