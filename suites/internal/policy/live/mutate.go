@@ -1,0 +1,267 @@
+package live
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+
+	"github.com/your-org/flux-platform-conformance/suites/internal/policy/example"
+)
+
+// appliedKey is the annotation with which a copy marks what it was applied to,
+// with its own name: a policy may apply and change nothing.
+const appliedKey = "fpc-applied"
+
+// markPatch adds the annotation. It is a JSON patch, since Kyverno does not
+// rewrite those where it derives policies for the controllers of pods.
+func markPatch(name string) map[string]any {
+	const key = "'" + appliedKey + "'"
+	return map[string]any{"patchType": "JSONPatch", "jsonPatch": map[string]any{"expression": fmt.Sprintf(
+		`has(object.metadata.annotations) ? [JSONPatch{op: "add", path: "/metadata/annotations/" + %s, value: '%s'}] : [JSONPatch{op: "add", path: "/metadata/annotations", value: {%s: '%s'}}]`,
+		key, name, key, name)}}
+}
+
+// marked says whether a copy marked the object, and returns it without the mark.
+func marked(object *unstructured.Unstructured, name string) (*unstructured.Unstructured, bool) {
+	out := object.DeepCopy()
+	annotations := out.GetAnnotations()
+	if annotations[appliedKey] != name {
+		return out, false
+	}
+	delete(annotations, appliedKey)
+	out.SetAnnotations(annotations)
+	return out, true
+}
+
+// mutation is the trial of an example whose object a policy changes.
+func mutation(s subject, state *PolicyState, e *example.Example) (*trial, error) {
+	if e.Operation != opCreate && e.Operation != opUpdate {
+		return nil, fmt.Errorf("%s: nothing can be changed in a %s", e, e.Operation)
+	}
+	made := &trial{state: state, ask: askMutation, effective: mutatesCanary}
+	var err error
+	if s.policy.Object.GroupVersionKind().Group == celGroup {
+		s.name = nameFor(contents(s)...)
+		made.installation, err = mutatingCopy(s)
+	} else {
+		s.name = nameFor(contents(s)...)
+		made.installation, err = legacyMutatingCopy(s)
+	}
+	made.subject = s
+	return made, err
+}
+
+// mutatingCopy is that of a MutatingPolicy: it changes what asks for it, and marks
+// what it was applied to.
+func mutatingCopy(s subject) (installation, error) {
+	object := copyOf(s.policy.Object, s.name)
+	spec, ok := object.Object["spec"].(map[string]any)
+	if !ok {
+		return installation{}, fmt.Errorf("%s has no spec", s.policy)
+	}
+	spec["failurePolicy"] = "Fail"
+	spec["evaluation"] = map[string]any{"admission": map[string]any{"enabled": true}}
+	delete(spec, "webhookConfiguration")
+	unstructured.RemoveNestedField(spec, "autogen", "mutatingAdmissionPolicy")
+	var out installation
+	if err := selecting(s, spec, true, &out); err != nil {
+		return installation{}, err
+	}
+	mutations, _ := spec["mutations"].([]any)
+	spec["mutations"] = append(slices.Clone(mutations), markPatch(s.name))
+	namespace := object.GetNamespace()
+	if namespace != "" && out.canary != nil {
+		out.canary.SetNamespace(namespace)
+	}
+	out.objects = append(exceptionCopies(s, namespace), object)
+	return out, nil
+}
+
+// selecting gives a copy in CEL its match conditions, and constraints that match a
+// canary.
+func selecting(s subject, spec map[string]any, autogen bool, out *installation) error {
+	conditions := aspectConditions(spec, s.aspect)
+	widen, err := constrain(spec, s.aspect, autogen, out)
+	if err != nil {
+		return fmt.Errorf("%s: %w", s.policy, err)
+	}
+	all := []any{map[string]any{"name": "fpc-ask", "expression": selector(s.name)}}
+	if widen != "" {
+		all = append(all, map[string]any{"name": "fpc-operations", "expression": orCanary(widen)})
+	}
+	spec["matchConditions"] = append(all, conditions...)
+	return nil
+}
+
+// legacyMutatingCopy is that of a ClusterPolicy or Policy: its rules that change
+// the object of a request, and one for the canary.
+func legacyMutatingCopy(s subject) (installation, error) {
+	object := copyOf(s.policy.Object, s.name)
+	spec, ok := object.Object["spec"].(map[string]any)
+	if !ok {
+		return installation{}, fmt.Errorf("%s has no spec", s.policy)
+	}
+	var rules []any
+	for _, rule := range rulesOf(object) {
+		if ruleEffect(rule) == effectMutate {
+			rules = append(rules, rule)
+		}
+	}
+	legacyCopy(s, object, spec)
+	spec["rules"] = append(rules, map[string]any{
+		"name":  canaryName,
+		"match": map[string]any{"any": []any{map[string]any{"resources": map[string]any{"kinds": []any{"ConfigMap"}}}}},
+		"preconditions": map[string]any{"all": []any{map[string]any{
+			"key": "{{ request.name || '' }}", "operator": "Equals", "value": canaryName,
+		}}},
+		"mutate": map[string]any{"patchStrategicMerge": map[string]any{
+			"metadata": map[string]any{"annotations": map[string]any{appliedKey: s.name}},
+		}},
+	})
+	out := installation{canary: canaryObject("ConfigMap", nil), objects: []*unstructured.Unstructured{object}}
+	if namespace := object.GetNamespace(); namespace != "" {
+		out.canary.SetNamespace(namespace)
+	}
+	return out, nil
+}
+
+// legacyCopy makes a legacy policy answer only requests that ask for it. The
+// selector is a condition of the webhook: an unmet precondition would not keep the
+// others of its rule from failing.
+func legacyCopy(s subject, object *unstructured.Unstructured, spec map[string]any) {
+	object.SetAnnotations(autogenAnnotations(s.policy.Object))
+	for _, field := range []string{"webhookTimeoutSeconds", "validationFailureAction", "validationFailureActionOverrides", "schemaValidation"} {
+		delete(spec, field)
+	}
+	spec["failurePolicy"], spec["background"], spec["admission"] = "Fail", false, true
+	spec["mutateExistingOnPolicyUpdate"], spec["generateExisting"] = false, false
+	delete(spec, "generateExistingOnPolicyUpdate")
+	condition := map[string]any{"name": "fpc-ask", "expression": selector(s.name)}
+	conditions, _, _ := unstructured.NestedSlice(spec, "webhookConfiguration", "matchConditions")
+	spec["webhookConfiguration"] = map[string]any{"matchConditions": append([]any{condition}, conditions...)}
+}
+
+// autogenAnnotations are those of a legacy policy that say for which controllers
+// of pods it holds.
+func autogenAnnotations(policy *unstructured.Unstructured) map[string]string {
+	const key = "pod-policies.kyverno.io/autogen-controllers"
+	if value, found := policy.GetAnnotations()[key]; found {
+		return map[string]string{key: value}
+	}
+	return nil
+}
+
+// mutatesCanary says whether a copy marks its canary, or errs in its own name.
+func mutatesCanary(ctx context.Context, b *Bench, t *trial) (bool, error) {
+	got := b.send(ctx, request{operation: opCreate, object: t.canary, copies: []string{t.name}})
+	if got.err != nil {
+		return strings.Contains(got.err.Error(), t.name), got.err
+	}
+	_, ok := marked(got.object, t.name)
+	return ok, nil
+}
+
+// askMutation compares three dry runs: of the object with nobody asked, with the
+// copy asked, and of what is expected with nobody asked.
+func askMutation(ctx context.Context, b *Bench, t *trial, v *Verdict) {
+	e := v.Example
+	object := e.Object.DeepCopy()
+	if err := place(ctx, b, object, e.Test.Namespaces[object.GetNamespace()]); err != nil {
+		v.Verdict, v.Reason = example.Unknown, err.Error()
+		return
+	}
+	bare := request{operation: e.Operation, subresource: e.Subresource, object: object, user: e.Test.User}
+	if e.Operation == opUpdate {
+		undo, err := b.stored(ctx, object)
+		if err != nil {
+			v.Verdict, v.Reason = example.Invalid, err.Error()
+			return
+		}
+		defer func() { note(v, undo()) }()
+	}
+	asked := bare
+	asked.copies = []string{t.name}
+	v.Sent = asked.String()
+	base, made := b.send(ctx, bare), b.send(ctx, asked)
+	v.Seconds = made.seconds
+	switch {
+	case made.unavailable:
+		v.Verdict, v.Reason = example.Unknown, made.err.Error()
+		return
+	case made.err != nil && strings.Contains(made.err.Error(), t.name):
+		v.Verdict, v.Words = example.Error, []string{asWritten(t, made.err.Error())}
+		return
+	case base.unavailable:
+		v.Verdict, v.Reason = example.Unknown, base.err.Error()
+		return
+	case made.err != nil && base.err != nil:
+		v.Verdict, v.Reason = example.Invalid, base.err.Error()
+		return
+	case made.err != nil:
+		v.Verdict, v.Reason = example.Invalid, "the API server refuses what the policy makes of it: "+made.err.Error()
+		return
+	case base.err != nil:
+		v.Notes = append(v.Notes, "without the policy the API server refuses it: "+base.err.Error())
+	}
+	actual, applied := marked(made.object, t.name)
+	actual = settled(actual)
+	changed := base.object == nil || !equal(settled(base.object), actual)
+	if t.policy.Object.GroupVersionKind().Group == legacyGroup {
+		// To a legacy rule that changes nothing, nothing was done.
+		applied = changed
+	}
+	v.Verdict = example.Skip
+	if applied {
+		v.Verdict = example.Pass
+	}
+	if e.Patched == nil {
+		return
+	}
+	expected, problem := b.expected(ctx, bare, e.Patched)
+	if problem.err != nil {
+		if problem.unavailable {
+			v.Verdict, v.Reason = example.Unknown, problem.err.Error()
+			return
+		}
+		v.Notes = append(v.Notes, "the API server refuses the expected object: "+problem.err.Error())
+		expected = settled(e.Patched)
+	}
+	diff := difference(expected, actual)
+	if diff == "" {
+		return
+	}
+	v.Reason = diff
+	if applied {
+		v.Verdict = example.Fail
+	} else {
+		v.Reason = "the policy does not change it\n" + diff
+		if e.Expected == example.Skip {
+			v.Verdict = example.Fail
+		}
+	}
+}
+
+// expected is what the server makes of the expected object, where the example's
+// own stood.
+func (b *Bench) expected(ctx context.Context, bare request, patched *unstructured.Unstructured) (*unstructured.Unstructured, response) {
+	object := patched.DeepCopy()
+	if object.GetNamespace() == "" {
+		object.SetNamespace(bare.object.GetNamespace())
+	}
+	bare.object = object
+	got := b.send(ctx, bare)
+	if got.err != nil {
+		return nil, got
+	}
+	return settled(got.object), got
+}
+
+// changesExisting says whether a MutatingPolicy changes objects that are there
+// already.
+func changesExisting(policy *unstructured.Unstructured) bool {
+	on, _, _ := unstructured.NestedBool(policy.Object, "spec", "evaluation", "mutateExisting", "enabled")
+	return on
+}
