@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/url"
 	"strings"
@@ -114,14 +115,19 @@ func ruleEffect(rule map[string]any) effect {
 // trial is a copy with the examples that ask it.
 type trial struct {
 	installation
-	// subject is what the copy is made of; its name is the one that is asked.
-	subject
+	policy *example.Policy
+	// name is that of the copy, and the one that is asked.
+	name     string
 	state    *PolicyState
 	verdicts []*Verdict
 	// ask fills in a verdict.
 	ask func(ctx context.Context, b *Bench, t *trial, v *Verdict)
 	// effective says whether the answer to the canary comes from the copy.
 	effective func(ctx context.Context, b *Bench, t *trial) (bool, error)
+	// before and upto are copies of the rules before that of the examples, and of
+	// those with it: their difference is what that rule does. nil: there are none
+	// before, or none behind.
+	before, upto *trial
 	// alone: examples are asked one after another, since they change what is there.
 	alone bool
 }
@@ -141,6 +147,18 @@ func (changes) judge(ctx context.Context, b *Bench, state *PolicyState, verdicts
 	return nil
 }
 
+// key tells trials apart.
+func (t *trial) key() string {
+	key := t.name
+	for _, part := range []*trial{t.before, t.upto} {
+		key += " "
+		if part != nil {
+			key += part.name
+		}
+	}
+	return key
+}
+
 // unanswered marks verdicts that nothing is known of.
 func unanswered(verdicts []*Verdict, why string) {
 	for _, v := range verdicts {
@@ -151,7 +169,7 @@ func unanswered(verdicts []*Verdict, why string) {
 // trialsOf sorts examples by the copies that they ask.
 func trialsOf(state *PolicyState, verdicts []*Verdict) ([]*trial, error) {
 	var out []*trial
-	byName := map[string]*trial{}
+	byKey := map[string]*trial{}
 	for _, v := range verdicts {
 		made, err := trialOf(state, v)
 		if err != nil {
@@ -160,12 +178,12 @@ func trialsOf(state *PolicyState, verdicts []*Verdict) ([]*trial, error) {
 		if made == nil {
 			continue
 		}
-		if byName[made.name] == nil {
-			byName[made.name] = made
+		key := made.key()
+		if byKey[key] == nil {
+			byKey[key] = made
 			out = append(out, made)
 		}
-		t := byName[made.name]
-		t.verdicts = append(t.verdicts, v)
+		byKey[key].verdicts = append(byKey[key].verdicts, v)
 	}
 	return out, nil
 }
@@ -236,20 +254,17 @@ func nameFor(parts ...any) string {
 	return "p" + hex.EncodeToString(sum.Sum(nil))[:10]
 }
 
-// contents are those of a subject, for its name.
-func contents(s subject) []any {
-	out := []any{s.policy.Object.GroupVersionKind().String(), s.policy.Object.GetNamespace(), s.policy.Object.Object["spec"], s.policy.Object.GetAnnotations()}
-	for _, exception := range s.exceptions {
-		out = append(out, exception.Object["spec"])
-	}
-	return out
-}
-
 // run installs a copy, asks it of its examples, and removes it.
 func (t *trial) run(ctx context.Context, b *Bench) error {
-	defer t.remove(context.WithoutCancel(ctx), b)
 	start := time.Now()
-	if err := t.install(ctx, b); err != nil {
+	var err error
+	for _, part := range []*trial{t.before, t.upto, t} {
+		if part != nil {
+			defer part.remove(context.WithoutCancel(ctx), b)
+			err = errors.Join(err, part.install(ctx, b))
+		}
+	}
+	if err != nil {
 		t.state.Effective, t.state.Problem = -1, err.Error()
 		unanswered(t.verdicts, err.Error())
 		return ctx.Err()

@@ -41,17 +41,39 @@ func mutation(s subject, state *PolicyState, e *example.Example) (*trial, error)
 	if e.Operation != opCreate && e.Operation != opUpdate {
 		return nil, fmt.Errorf("%s: nothing can be changed in a %s", e, e.Operation)
 	}
-	made := &trial{state: state, ask: askMutation, effective: mutatesCanary}
-	var err error
 	if s.policy.Object.GroupVersionKind().Group == celGroup {
-		s.name = nameFor(contents(s)...)
-		made.installation, err = mutatingCopy(s)
-	} else {
-		s.name = nameFor(contents(s)...)
-		made.installation, err = legacyMutatingCopy(s)
+		return mutationOf(s, state, mutatingCopy)
 	}
-	made.subject = s
+	all := mutatingRules(s.policy.Object)
+	made, err := mutationOf(s, state, rulesUpTo(len(all)))
+	index := slices.IndexFunc(all, func(rule any) bool { return rule.(map[string]any)["name"] == declaredRule(e.Rule) })
+	if index < 0 || len(all) == 1 {
+		return made, err
+	}
+	if index > 0 && err == nil {
+		made.before, err = mutationOf(s, state, rulesUpTo(index))
+	}
+	if index < len(all)-1 && err == nil {
+		made.upto, err = mutationOf(s, state, rulesUpTo(index+1))
+	}
 	return made, err
+}
+
+// mutationOf is a trial with a copy that is made in some way; the copy's name is
+// of what that makes of an empty one.
+func mutationOf(s subject, state *PolicyState, made func(subject) (installation, error)) (*trial, error) {
+	s.name = "p"
+	blank, err := made(s)
+	if err != nil {
+		return nil, err
+	}
+	var contents []any
+	for _, object := range blank.objects {
+		contents = append(contents, object.Object)
+	}
+	s.name = nameFor(contents...)
+	installed, err := made(s)
+	return &trial{policy: s.policy, name: s.name, state: state, installation: installed, ask: askMutation, effective: mutatesCanary}, err
 }
 
 // mutatingCopy is that of a MutatingPolicy: it changes what asks for it, and marks
@@ -96,22 +118,34 @@ func selecting(s subject, spec map[string]any, autogen bool, out *installation) 
 	return nil
 }
 
-// legacyMutatingCopy is that of a ClusterPolicy or Policy: its rules that change
-// the object of a request, and one for the canary.
-func legacyMutatingCopy(s subject) (installation, error) {
+// mutatingRules are those of a legacy policy that change the object of a request.
+func mutatingRules(policy *unstructured.Unstructured) []any {
+	var out []any
+	for _, rule := range rulesOf(policy) {
+		if ruleEffect(rule) == effectMutate {
+			out = append(out, rule)
+		}
+	}
+	return out
+}
+
+// rulesUpTo makes a copy of the first so many of the rules that change the object
+// of a request.
+func rulesUpTo(count int) func(subject) (installation, error) {
+	return func(s subject) (installation, error) { return legacyMutatingCopy(s, count) }
+}
+
+// legacyMutatingCopy is that of a ClusterPolicy or Policy, with a rule for the
+// canary.
+func legacyMutatingCopy(s subject, count int) (installation, error) {
 	object := copyOf(s.policy.Object, s.name)
 	spec, ok := object.Object["spec"].(map[string]any)
 	if !ok {
 		return installation{}, fmt.Errorf("%s has no spec", s.policy)
 	}
-	var rules []any
-	for _, rule := range rulesOf(object) {
-		if ruleEffect(rule) == effectMutate {
-			rules = append(rules, rule)
-		}
-	}
+	rules := mutatingRules(object)[:count]
 	legacyCopy(s, object, spec)
-	spec["rules"] = append(rules, map[string]any{
+	spec["rules"] = append(slices.Clone(rules), map[string]any{
 		"name":  canaryName,
 		"match": map[string]any{"any": []any{map[string]any{"resources": map[string]any{"kinds": []any{"ConfigMap"}}}}},
 		"preconditions": map[string]any{"all": []any{map[string]any{
@@ -212,6 +246,19 @@ func askMutation(ctx context.Context, b *Bench, t *trial, v *Verdict) {
 	if t.policy.Object.GroupVersionKind().Group == legacyGroup {
 		// To a legacy rule that changes nothing, nothing was done.
 		applied = changed
+		if t.before != nil || t.upto != nil {
+			without, with := base.object, actual
+			if t.before != nil {
+				without = sent(ctx, b, bare, t.before, v)
+			}
+			if t.upto != nil {
+				with = sent(ctx, b, bare, t.upto, v)
+			}
+			if without == nil || with == nil {
+				return
+			}
+			applied = !equal(settled(without), settled(with))
+		}
 	}
 	v.Verdict = example.Skip
 	if applied {
@@ -242,6 +289,18 @@ func askMutation(ctx context.Context, b *Bench, t *trial, v *Verdict) {
 			v.Verdict = example.Fail
 		}
 	}
+}
+
+// sent is what a copy of some of the rules makes of an object; nil: nothing, and
+// the verdict says why.
+func sent(ctx context.Context, b *Bench, bare request, part *trial, v *Verdict) *unstructured.Unstructured {
+	bare.copies = []string{part.name}
+	got := b.send(ctx, bare)
+	if got.err != nil {
+		v.Verdict, v.Reason = example.Unknown, "some of the rules alone: "+asWritten(part, got.err.Error())
+		return nil
+	}
+	return got.object
 }
 
 // expected is what the server makes of the expected object, where the example's
