@@ -128,6 +128,10 @@ type trial struct {
 	// those with it: their difference is what that rule does. nil: there are none
 	// before, or none behind.
 	before, upto *trial
+	// requests are Kyverno's to its background controller; nil: none are awaited.
+	requests *requests
+	// leaving are namespaces that are being removed, which takes some seconds.
+	leaving []*unstructured.Unstructured
 	// alone: examples are asked one after another, since they change what is there.
 	alone bool
 }
@@ -202,7 +206,7 @@ func trialOf(state *PolicyState, v *Verdict) (*trial, error) {
 	case effectExisting:
 		v.Verdict, v.Reason = example.NotSupported, "mutation of existing objects is not judged yet"
 	case effectGenerate:
-		v.Verdict, v.Reason = example.NotSupported, "generation is not judged yet"
+		return generation(s, state, e)
 	default:
 		v.Verdict, v.Reason = example.NotSupported, fmt.Sprintf("rule %s changes and makes nothing", e.Rule)
 	}
@@ -256,8 +260,13 @@ func nameFor(parts ...any) string {
 
 // run installs a copy, asks it of its examples, and removes it.
 func (t *trial) run(ctx context.Context, b *Bench) error {
+	watching, stop := context.WithCancel(ctx)
+	defer stop()
 	start := time.Now()
 	var err error
+	if t.alone {
+		t.requests, err = b.watchRequests(watching)
+	}
 	for _, part := range []*trial{t.before, t.upto, t} {
 		if part != nil {
 			defer part.remove(context.WithoutCancel(ctx), b)
@@ -308,6 +317,9 @@ func (t *trial) install(ctx context.Context, b *Bench) error {
 	if t.problem != "" {
 		return fmt.Errorf("%s: %s", t.policy, t.problem)
 	}
+	if len(t.labels) > 0 && t.canary.GetNamespace() == "" {
+		t.canary.SetNamespace("fpc-" + t.name)
+	}
 	if err := place(ctx, b, t.canary, t.labels); err != nil {
 		return err
 	}
@@ -350,11 +362,37 @@ func (t *trial) status(ctx context.Context, b *Bench) string {
 }
 
 func (t *trial) remove(ctx context.Context, b *Bench) {
-	for _, object := range t.objects {
-		if err := b.erase(ctx, object); err != nil {
-			t.state.Problem = strings.TrimPrefix(t.state.Problem+"; "+err.Error(), "; ")
-		}
+	problems := []error{b.forget(ctx, t)}
+	if t.requests != nil {
+		problems = append(problems, b.erase(ctx, t.canary))
 	}
+	for _, namespace := range t.leaving {
+		problems = append(problems, b.erase(ctx, namespace))
+	}
+	if home := t.canary.GetNamespace(); home == "fpc-"+t.name {
+		namespace := &unstructured.Unstructured{Object: map[string]any{"apiVersion": "v1", "kind": "Namespace"}}
+		namespace.SetName(home)
+		problems = append(problems, b.erase(ctx, namespace))
+	}
+	for _, object := range t.objects {
+		problems = append(problems, b.erase(ctx, object))
+	}
+	if err := errors.Join(problems...); err != nil {
+		t.state.Problem = strings.TrimPrefix(t.state.Problem+"; "+err.Error(), "; ")
+	}
+}
+
+// leave removes an object; of a namespace it does not wait until it is gone.
+func (t *trial) leave(ctx context.Context, b *Bench, object *unstructured.Unstructured) error {
+	if object.GroupVersionKind().GroupKind().String() != "Namespace" {
+		return b.erase(ctx, object)
+	}
+	t.leaving = append(t.leaving, object)
+	got := b.send(ctx, request{operation: opDelete, object: object, real: true})
+	if got.err != nil && !apierrors.IsNotFound(got.err) {
+		return fmt.Errorf("remove %s: %w", identityOf(object), got.err)
+	}
+	return nil
 }
 
 // asWritten gives what a copy said back to the policy that it is one of.
@@ -421,7 +459,12 @@ func (b *Bench) inhabit(ctx context.Context, name string, labels map[string]stri
 	namespace := &unstructured.Unstructured{Object: map[string]any{"apiVersion": "v1", "kind": "Namespace"}}
 	namespace.SetName(name)
 	found, err := b.read(ctx, namespace)
-	if err != nil || found != nil {
+	if err == nil && found != nil && found.GetDeletionTimestamp() != nil {
+		err = b.erase(ctx, found)
+	} else if found != nil {
+		return nil
+	}
+	if err != nil {
 		return err
 	}
 	all := map[string]string{benchLabel: "true"}

@@ -42,26 +42,26 @@ func mutation(s subject, state *PolicyState, e *example.Example) (*trial, error)
 		return nil, fmt.Errorf("%s: nothing can be changed in a %s", e, e.Operation)
 	}
 	if s.policy.Object.GroupVersionKind().Group == celGroup {
-		return mutationOf(s, state, mutatingCopy)
+		return trialWith(s, state, mutatingCopy)
 	}
 	all := mutatingRules(s.policy.Object)
-	made, err := mutationOf(s, state, rulesUpTo(len(all)))
+	made, err := trialWith(s, state, rulesUpTo(len(all)))
 	index := slices.IndexFunc(all, func(rule any) bool { return rule.(map[string]any)["name"] == declaredRule(e.Rule) })
 	if index < 0 || len(all) == 1 {
 		return made, err
 	}
 	if index > 0 && err == nil {
-		made.before, err = mutationOf(s, state, rulesUpTo(index))
+		made.before, err = trialWith(s, state, rulesUpTo(index))
 	}
 	if index < len(all)-1 && err == nil {
-		made.upto, err = mutationOf(s, state, rulesUpTo(index+1))
+		made.upto, err = trialWith(s, state, rulesUpTo(index+1))
 	}
 	return made, err
 }
 
-// mutationOf is a trial with a copy that is made in some way; the copy's name is
+// trialWith is a trial with a copy that is made in some way; the copy's name is
 // of what that makes of an empty one.
-func mutationOf(s subject, state *PolicyState, made func(subject) (installation, error)) (*trial, error) {
+func trialWith(s subject, state *PolicyState, made func(subject) (installation, error)) (*trial, error) {
 	s.name = "p"
 	blank, err := made(s)
 	if err != nil {
@@ -146,11 +146,9 @@ func legacyMutatingCopy(s subject, count int) (installation, error) {
 	rules := mutatingRules(object)[:count]
 	legacyCopy(s, object, spec)
 	spec["rules"] = append(slices.Clone(rules), map[string]any{
-		"name":  canaryName,
-		"match": map[string]any{"any": []any{map[string]any{"resources": map[string]any{"kinds": []any{"ConfigMap"}}}}},
-		"preconditions": map[string]any{"all": []any{map[string]any{
-			"key": "{{ request.name || '' }}", "operator": "Equals", "value": canaryName,
-		}}},
+		"name":          canaryName,
+		"match":         map[string]any{"any": []any{map[string]any{"resources": map[string]any{"kinds": []any{"ConfigMap"}}}}},
+		"preconditions": onlyCanary(),
 		"mutate": map[string]any{"patchStrategicMerge": map[string]any{
 			"metadata": map[string]any{"annotations": map[string]any{appliedKey: s.name}},
 		}},
@@ -160,6 +158,14 @@ func legacyMutatingCopy(s subject, count int) (installation, error) {
 		out.canary.SetNamespace(namespace)
 	}
 	return out, nil
+}
+
+// onlyCanary are the preconditions that only a canary meets. A rule that names it
+// would keep Kyverno from deriving rules for the controllers of pods.
+func onlyCanary() map[string]any {
+	return map[string]any{"all": []any{map[string]any{
+		"key": "{{ request.name || '' }}", "operator": "Equals", "value": canaryName,
+	}}}
 }
 
 // legacyCopy makes a legacy policy answer only requests that ask for it. The
@@ -215,6 +221,16 @@ func askMutation(ctx context.Context, b *Bench, t *trial, v *Verdict) {
 			return
 		}
 		defer func() { note(v, undo()) }()
+	}
+	if e.Operation == opCreate {
+		restore, err := b.vacate(ctx, object)
+		if err != nil {
+			v.Verdict, v.Reason = example.NotSupported, err.Error()
+			return
+		}
+		if restore != nil {
+			defer func() { note(v, restore(context.WithoutCancel(ctx))) }()
+		}
 	}
 	asked := bare
 	asked.copies = []string{t.name}

@@ -1,0 +1,559 @@
+package live
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/util/wait"
+	"k8s.io/client-go/dynamic"
+	"k8s.io/client-go/dynamic/dynamicinformer"
+	"k8s.io/client-go/tools/cache"
+
+	"github.com/your-org/flux-platform-conformance/suites/internal/policy/example"
+)
+
+const (
+	// generatedCanary is what a copy makes of its canary.
+	generatedCanary = "fpc-generated"
+	// generateLabels is how the labels begin that Kyverno gives to what it
+	// generates, managedLabel another one.
+	generateLabels = "generate.kyverno.io/"
+	managedLabel   = "app.kubernetes.io/managed-by"
+	// failures is how often Kyverno's background controller fails at a request
+	// before that is its last word: it tries again for ever.
+	failures = 4
+	// canaryPatience is how long a canary is waited for before another one is sent.
+	canaryPatience = 3 * time.Second
+)
+
+// updateRequests are what Kyverno's admission controller asks its background
+// controller for.
+var updateRequests = schema.GroupVersionResource{Group: legacyGroup, Version: "v2", Resource: "updaterequests"}
+
+// generation is the trial of an example that a policy makes objects for.
+func generation(s subject, state *PolicyState, e *example.Example) (*trial, error) {
+	made := generatingCopy
+	if s.policy.Object.GroupVersionKind().Group == legacyGroup {
+		made = func(s subject) (installation, error) { return legacyGeneratingCopy(s, e.Rule) }
+	}
+	out, err := trialWith(s, state, made)
+	if err != nil {
+		return nil, err
+	}
+	out.alone, out.ask, out.effective = true, askGeneration, generatesForCanary
+	return out, nil
+}
+
+// generatingCopy is that of a GeneratingPolicy: it makes what it makes for whoever
+// asks for it, and a ConfigMap for its canary.
+func generatingCopy(s subject) (installation, error) {
+	object := copyOf(s.policy.Object, s.name)
+	spec, ok := object.Object["spec"].(map[string]any)
+	if !ok {
+		return installation{}, fmt.Errorf("%s has no spec", s.policy)
+	}
+	spec["failurePolicy"] = "Fail"
+	delete(spec, "webhookConfiguration")
+	evaluation, _ := spec["evaluation"].(map[string]any)
+	kept := map[string]any{"admission": map[string]any{"enabled": true}}
+	if synchronize, found := evaluation["synchronize"]; found {
+		kept["synchronize"] = synchronize
+	}
+	spec["evaluation"] = kept
+	var out installation
+	if err := selecting(s, spec, false, &out); err != nil {
+		return installation{}, err
+	}
+	entries, _ := spec["generate"].([]any)
+	for _, entry := range entries {
+		fields, _ := entry.(map[string]any)
+		if expression, ok := fields["expression"].(string); ok {
+			fields["expression"] = fmt.Sprintf("(%s) ? true : (\n%s\n)", isCanary, expression)
+		}
+	}
+	spec["generate"] = append([]any{map[string]any{"expression": fmt.Sprintf(
+		`(%s) ? generator.Apply(request.namespace, [{"apiVersion": dyn("v1"), "kind": dyn("ConfigMap"), "metadata": dyn({"name": "%s"})}]) : true`,
+		isCanary, generatedCanary)}}, entries...)
+	out.canary.SetNamespace(object.GetNamespace())
+	out.objects = append(exceptionCopies(s, object.GetNamespace()), object)
+	return out, nil
+}
+
+// legacyGeneratingCopy is that of a rule of a ClusterPolicy or Policy that makes
+// objects; of all such rules where none is named.
+func legacyGeneratingCopy(s subject, name string) (installation, error) {
+	object := copyOf(s.policy.Object, s.name)
+	spec, ok := object.Object["spec"].(map[string]any)
+	if !ok {
+		return installation{}, fmt.Errorf("%s has no spec", s.policy)
+	}
+	var rules []any
+	for _, rule := range rulesOf(object) {
+		if ruleEffect(rule) == effectGenerate && (name == "" || rule["name"] == name) {
+			rules = append(rules, rule)
+		}
+	}
+	legacyCopy(s, object, spec)
+	spec["rules"] = append(rules, map[string]any{
+		"name":          canaryName,
+		"match":         map[string]any{"any": []any{map[string]any{"resources": map[string]any{"kinds": []any{"ConfigMap"}}}}},
+		"preconditions": onlyCanary(),
+		"generate": map[string]any{
+			"apiVersion": "v1", "kind": "ConfigMap", "name": generatedCanary, "namespace": "{{ request.namespace }}",
+			"synchronize": false, "data": map[string]any{"data": map[string]any{"canary": s.name}},
+		},
+	})
+	out := installation{canary: canaryObject("ConfigMap", nil), objects: []*unstructured.Unstructured{object}}
+	out.canary.SetNamespace(object.GetNamespace())
+	return out, nil
+}
+
+// requests are Kyverno's update requests, with those that are done and gone.
+type requests struct {
+	mu     sync.Mutex
+	latest map[string]*unstructured.Unstructured
+	failed map[string]int
+}
+
+// watchRequests keeps what becomes of update requests until ctx ends.
+func (b *Bench) watchRequests(ctx context.Context) (*requests, error) {
+	client, err := dynamic.NewForConfig(b.options.Config)
+	if err != nil {
+		return nil, fmt.Errorf("watch update requests: %w", err)
+	}
+	r := &requests{latest: map[string]*unstructured.Unstructured{}, failed: map[string]int{}}
+	informer := dynamicinformer.NewDynamicSharedInformerFactory(client, 0).ForResource(updateRequests).Informer()
+	registration, err := informer.AddEventHandler(cache.ResourceEventHandlerFuncs{
+		AddFunc:    r.note,
+		UpdateFunc: func(_, now any) { r.note(now) },
+		DeleteFunc: r.note,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("watch update requests: %w", err)
+	}
+	go informer.Run(ctx.Done())
+	within, cancel := context.WithTimeout(ctx, b.options.Patience)
+	defer cancel()
+	if !cache.WaitForCacheSync(within.Done(), registration.HasSynced) {
+		return nil, fmt.Errorf("watch update requests: no list of them within %s", b.options.Patience)
+	}
+	return r, nil
+}
+
+func (r *requests) note(event any) {
+	if gone, ok := event.(cache.DeletedFinalStateUnknown); ok {
+		event = gone.Obj
+	}
+	object, ok := event.(*unstructured.Unstructured)
+	if !ok {
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.latest[object.GetName()] = object
+	if stateOf(object) == "Failed" {
+		r.failed[object.GetName()]++
+	}
+}
+
+func stateOf(updateRequest *unstructured.Unstructured) string {
+	state, _, _ := unstructured.NestedString(updateRequest.Object, "status", "state")
+	return state
+}
+
+// of are the requests of a copy, by name.
+func (r *requests) of(t *trial) map[string]*unstructured.Unstructured {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	out := map[string]*unstructured.Unstructured{}
+	for name, object := range r.latest {
+		key, _, _ := unstructured.NestedString(object.Object, "spec", "policy")
+		if own := key[strings.LastIndex(key, "/")+1:]; own == t.name {
+			out[name] = object
+		}
+	}
+	return out
+}
+
+// outcome is what became of the requests for one trigger.
+type outcome struct {
+	// requested: there was one; done: all are.
+	requested, done bool
+	// generated are the objects that the controller says it made.
+	generated []*unstructured.Unstructured
+	// failure is what the controller fails at again and again.
+	failure string
+}
+
+// outcomeOf looks at the requests of a copy for a trigger, but for those that were
+// there before.
+func (r *requests) outcomeOf(t *trial, trigger *unstructured.Unstructured, before map[string]*unstructured.Unstructured) outcome {
+	out := outcome{done: true}
+	for name, object := range r.of(t) {
+		if before[name] != nil || !triggeredBy(object, trigger) {
+			continue
+		}
+		out.requested = true
+		switch stateOf(object) {
+		case "Completed", "Skip":
+		case "Failed":
+			r.mu.Lock()
+			often := r.failed[name] >= failures
+			r.mu.Unlock()
+			if often {
+				out.failure, _, _ = unstructured.NestedString(object.Object, "status", "message")
+			}
+			out.done = out.done && often
+		default:
+			out.done = false
+		}
+		made, _, _ := unstructured.NestedSlice(object.Object, "status", "generatedResources")
+		for _, entry := range made {
+			if fields, ok := entry.(map[string]any); ok {
+				out.generated = append(out.generated, named(fields))
+			}
+		}
+	}
+	out.done = out.done && out.requested
+	return out
+}
+
+// named is an object of which the identity alone is known.
+func named(fields map[string]any) *unstructured.Unstructured {
+	text := func(field string) string { value, _ := fields[field].(string); return value }
+	out := &unstructured.Unstructured{Object: map[string]any{}}
+	out.SetAPIVersion(text("apiVersion"))
+	out.SetKind(text("kind"))
+	out.SetNamespace(text("namespace"))
+	out.SetName(text("name"))
+	return out
+}
+
+// triggeredBy says whether a request is for a trigger.
+func triggeredBy(updateRequest, trigger *unstructured.Unstructured) bool {
+	is := func(fields map[string]any) bool {
+		o := named(fields)
+		return o.GetKind() == trigger.GetKind() && o.GetName() == trigger.GetName() &&
+			(o.GetNamespace() == trigger.GetNamespace() || trigger.GetKind() == "Namespace")
+	}
+	rules, _, _ := unstructured.NestedSlice(updateRequest.Object, "spec", "ruleContext")
+	for _, entry := range rules {
+		fields, _ := entry.(map[string]any)
+		if resource, _ := fields["trigger"].(map[string]any); is(resource) {
+			return true
+		}
+	}
+	resource, _, _ := unstructured.NestedMap(updateRequest.Object, "spec", "resource")
+	if is(resource) {
+		return true
+	}
+	admission, _, _ := unstructured.NestedMap(updateRequest.Object, "spec", "context", "admissionRequestInfo", "admissionRequest")
+	kind, _ := admission["kind"].(map[string]any)
+	return is(map[string]any{"kind": kind["kind"], "name": admission["name"], "namespace": admission["namespace"]})
+}
+
+// until waits for something to be so.
+func (b *Bench) until(ctx context.Context, patience time.Duration, so func() bool) bool {
+	err := wait.PollUntilContextTimeout(ctx, 20*time.Millisecond, patience, true, func(context.Context) (bool, error) { return so(), nil })
+	return err == nil
+}
+
+// generatesForCanary sends a canary for real and says whether the copy worked on
+// it to the end: then the copy is known to both of Kyverno's controllers, and what
+// was asked for before has been put to work.
+func generatesForCanary(ctx context.Context, b *Bench, t *trial) (bool, error) {
+	before := t.requests.of(t)
+	if err := b.erase(ctx, t.canary); err != nil {
+		return false, err
+	}
+	got := b.send(ctx, request{operation: opCreate, object: t.canary, copies: []string{t.name}, real: true})
+	if got.err != nil {
+		return false, got.err
+	}
+	var found outcome
+	done := b.until(ctx, canaryPatience, func() bool {
+		found = t.requests.outcomeOf(t, t.canary, before)
+		return found.done
+	})
+	switch {
+	case !found.requested:
+		return false, errors.New("nothing was asked of the background controller for its canary")
+	case !done:
+		return false, errors.New("the background controller does not finish the work on its canary")
+	case found.failure != "":
+		// What fails in the copy's own name is its answer as well: the template of
+		// another object may need what a canary has not.
+		return strings.Contains(found.failure, t.name), errors.New(found.failure)
+	}
+	return true, nil
+}
+
+// askGeneration sends an example for real, waits until the background controller
+// has worked on it, compares what it made with what is expected, and removes all
+// of it.
+func askGeneration(ctx context.Context, b *Bench, t *trial, v *Verdict) {
+	e := v.Example
+	trigger := e.Object.DeepCopy()
+	tidy := &undoing{b: b, t: t, v: v}
+	defer tidy.all(context.WithoutCancel(ctx))
+	if !tidy.prepare(ctx, trigger) {
+		return
+	}
+	before := t.requests.of(t)
+	r := request{operation: e.Operation, subresource: e.Subresource, object: trigger, user: e.Test.User, copies: []string{t.name}, real: true}
+	v.Sent = r.String()
+	if !tidy.trigger(ctx, r) {
+		return
+	}
+	var found outcome
+	finished := func() bool { found = t.requests.outcomeOf(t, trigger, before); return found.done }
+	if !b.until(ctx, canaryPatience/6, finished) {
+		// What a canary is answered after was put to work before; what is not
+		// asked for by then never will be.
+		if _, err := generatesForCanary(ctx, b, t); err != nil {
+			v.Notes = append(v.Notes, asWritten(t, err.Error()))
+		}
+		if found = t.requests.outcomeOf(t, trigger, before); found.requested {
+			b.until(ctx, b.options.Patience, finished)
+		}
+	}
+	tidy.generated = found.generated
+	switch {
+	case found.failure != "":
+		v.Verdict, v.Words = example.Error, []string{asWritten(t, found.failure)}
+	case found.requested && !found.done:
+		v.Verdict, v.Reason = example.Unknown, fmt.Sprintf("the background controller has not finished after %s", b.options.Patience)
+	case len(found.generated) == 0:
+		v.Verdict = example.Skip
+		if len(e.Generated) > 0 && e.Expected != example.Skip {
+			v.Reason = "nothing was generated"
+		}
+	default:
+		compareGenerated(ctx, b, t, v, found.generated)
+	}
+}
+
+// compareGenerated says whether each object that was made is one that is expected,
+// and each that is expected was made.
+func compareGenerated(ctx context.Context, b *Bench, t *trial, v *Verdict, generated []*unstructured.Unstructured) {
+	v.Verdict = example.Pass
+	if len(v.Example.Generated) == 0 {
+		return
+	}
+	var reasons []string
+	expected := slices.Clone(v.Example.Generated)
+	for _, one := range generated {
+		actual, err := b.read(ctx, one)
+		if err != nil || actual == nil {
+			v.Verdict, v.Reason = example.Unknown, fmt.Sprintf("the background controller says that it made %s, which is not there: %v", identityOf(one), err)
+			return
+		}
+		index := slices.IndexFunc(expected, func(want *unstructured.Unstructured) bool { return sameObject(want, actual) })
+		if index < 0 {
+			reasons = append(reasons, identityOf(one)+" was generated, and is not among what is expected")
+			continue
+		}
+		if diff := b.generatedDifference(ctx, expected[index], actual); diff != "" {
+			reasons = append(reasons, identityOf(one)+" is not as expected\n"+diff)
+		}
+		expected = slices.Delete(expected, index, index+1)
+	}
+	for _, want := range expected {
+		reasons = append(reasons, identityOf(want)+" was not generated")
+	}
+	if len(reasons) > 0 {
+		v.Verdict, v.Reason = example.Fail, strings.Join(reasons, "\n")
+	}
+}
+
+// sameObject: where a file states no namespace, any will do.
+func sameObject(want, actual *unstructured.Unstructured) bool {
+	return want.GroupVersionKind() == actual.GroupVersionKind() && want.GetName() == actual.GetName() &&
+		(want.GetNamespace() == "" || want.GetNamespace() == actual.GetNamespace())
+}
+
+func identityOf(o *unstructured.Unstructured) string {
+	name := o.GetName()
+	if o.GetNamespace() != "" {
+		name = o.GetNamespace() + "/" + name
+	}
+	return o.GetKind() + " " + name
+}
+
+// generatedDifference compares an object with what the server would make of it if
+// it were as expected; what Kyverno adds to say where it comes from is left out.
+func (b *Bench) generatedDifference(ctx context.Context, want, actual *unstructured.Unstructured) string {
+	object := want.DeepCopy()
+	object.SetNamespace(actual.GetNamespace())
+	object.SetResourceVersion(actual.GetResourceVersion())
+	bareLabels, bareAnnotations := len(want.GetLabels()) == 0, len(want.GetAnnotations()) == 0
+	got := b.send(ctx, request{operation: opUpdate, object: object})
+	expected := object
+	if got.err == nil {
+		expected = got.object
+	}
+	both := func(o *unstructured.Unstructured) *unstructured.Unstructured {
+		out := settled(o)
+		labels := out.GetLabels()
+		maps.DeleteFunc(labels, func(key, _ string) bool { return key == managedLabel || strings.HasPrefix(key, generateLabels) })
+		out.SetLabels(labels)
+		if bareLabels && len(labels) == 0 {
+			unstructured.RemoveNestedField(out.Object, "metadata", "labels")
+		}
+		if bareAnnotations {
+			// Kyverno's CLI drops the annotations of what it generates, so that
+			// files for it state none.
+			unstructured.RemoveNestedField(out.Object, "metadata", "annotations")
+		}
+		delete(out.Object, "status")
+		return out
+	}
+	return difference(both(expected), both(actual))
+}
+
+// undoing knows what an example left behind.
+type undoing struct {
+	b *Bench
+	t *trial
+	v *Verdict
+	// steps in the order in which they were made necessary.
+	steps     []func(context.Context) error
+	generated []*unstructured.Unstructured
+}
+
+// prepare stores what the example expects to be there: its namespace, what the
+// test says is in the cluster, and of what is updated or deleted the object
+// itself. False: the verdict says why it cannot.
+func (u *undoing) prepare(ctx context.Context, trigger *unstructured.Unstructured) bool {
+	e := u.v.Example
+	if e.Operation == opCreate {
+		if restore, err := u.b.vacate(ctx, trigger); err != nil {
+			u.v.Verdict, u.v.Reason = example.NotSupported, err.Error()
+			return false
+		} else if restore != nil {
+			u.steps = append(u.steps, restore)
+		}
+	}
+	if err := place(ctx, u.b, trigger, e.Test.Namespaces[trigger.GetNamespace()]); err != nil {
+		u.v.Verdict, u.v.Reason = example.Unknown, err.Error()
+		return false
+	}
+	for _, object := range slices.Concat(e.Test.Objects, e.Test.Params) {
+		if !u.store(ctx, object.DeepCopy()) {
+			return false
+		}
+	}
+	return e.Operation == opCreate || u.store(ctx, trigger)
+}
+
+// store creates an object with no copy asked, unless it is there.
+func (u *undoing) store(ctx context.Context, object *unstructured.Unstructured) bool {
+	if object.GetKind() == "CustomResourceDefinition" {
+		return true
+	}
+	err := place(ctx, u.b, object, u.v.Example.Test.Namespaces[object.GetNamespace()])
+	if err == nil {
+		clean := object.DeepCopy()
+		for _, field := range serverSet {
+			unstructured.RemoveNestedField(clean.Object, "metadata", field)
+		}
+		got := u.b.send(ctx, request{operation: opCreate, object: clean, real: true})
+		if apierrors.IsAlreadyExists(got.err) {
+			return true
+		}
+		if err = got.err; err == nil {
+			u.steps = append(u.steps, func(ctx context.Context) error { return u.t.leave(ctx, u.b, object) })
+			return true
+		}
+	}
+	u.v.Verdict, u.v.Reason = example.Invalid, fmt.Sprintf("store %s: %v", identityOf(object), err)
+	return false
+}
+
+// trigger sends the request that the policy works on.
+func (u *undoing) trigger(ctx context.Context, r request) bool {
+	got := u.b.send(ctx, r)
+	u.v.Seconds = got.seconds
+	switch {
+	case got.unavailable:
+		u.v.Verdict, u.v.Reason = example.Unknown, got.err.Error()
+	case got.err != nil && strings.Contains(got.err.Error(), u.t.name):
+		u.v.Verdict, u.v.Words = example.Error, []string{asWritten(u.t, got.err.Error())}
+	case got.err != nil:
+		u.v.Verdict, u.v.Reason = example.Invalid, got.err.Error()
+	default:
+		if r.operation == opCreate {
+			u.steps = append(u.steps, func(ctx context.Context) error { return u.t.leave(ctx, u.b, r.object) })
+		}
+		return true
+	}
+	return false
+}
+
+// all removes everything again, the trigger first: an object that follows it is
+// made again as long as it is there.
+func (u *undoing) all(ctx context.Context) {
+	for _, step := range slices.Backward(u.steps) {
+		note(u.v, step(ctx))
+	}
+	for _, object := range u.generated {
+		note(u.v, u.b.erase(ctx, object))
+	}
+	note(u.v, u.b.forget(ctx, u.t))
+}
+
+// forget removes the requests of a copy that the controller still fails at.
+func (b *Bench) forget(ctx context.Context, t *trial) error {
+	if t.requests == nil {
+		return nil
+	}
+	var problems []error
+	for _, object := range t.requests.of(t) {
+		if state := stateOf(object); state == "Failed" || state == "Pending" {
+			problems = append(problems, b.erase(ctx, object))
+		}
+	}
+	return errors.Join(problems...)
+}
+
+// vacate removes an object that is there and is the bench's own, so that its
+// creation can be asked about, and returns what makes it again.
+func (b *Bench) vacate(ctx context.Context, object *unstructured.Unstructured) (func(context.Context) error, error) {
+	placed := object.DeepCopy()
+	if kind, err := b.kind(ctx, object); err != nil {
+		return nil, err
+	} else if kind.namespaced && placed.GetNamespace() == "" {
+		placed.SetNamespace("default")
+	}
+	found, err := b.read(ctx, placed)
+	if err != nil || found == nil {
+		return nil, err
+	}
+	if found.GetDeletionTimestamp() != nil {
+		return nil, b.erase(ctx, found)
+	}
+	if found.GetLabels()[benchLabel] == "" {
+		return nil, fmt.Errorf("%s is there already and is not the bench's, so it cannot be created", identityOf(found))
+	}
+	if err := b.erase(ctx, found); err != nil {
+		return nil, err
+	}
+	return func(ctx context.Context) error {
+		again := &unstructured.Unstructured{Object: maps.Clone(settled(found).Object)}
+		delete(again.Object, "status")
+		got := b.send(ctx, request{operation: opCreate, object: again, real: true})
+		if got.err != nil && !apierrors.IsAlreadyExists(got.err) {
+			return fmt.Errorf("make %s again: %w", identityOf(again), got.err)
+		}
+		return nil
+	}, nil
+}
