@@ -364,7 +364,10 @@ func (t *trial) status(ctx context.Context, b *Bench) string {
 func (t *trial) remove(ctx context.Context, b *Bench) {
 	problems := []error{b.forget(ctx, t)}
 	if t.requests != nil {
-		problems = append(problems, b.erase(ctx, t.canary))
+		made := canaryObject("ConfigMap", nil)
+		made.SetName(generatedCanary(t.name))
+		made.SetNamespace(t.canary.GetNamespace())
+		problems = append(problems, b.erase(ctx, t.canary), b.erase(ctx, made))
 	}
 	for _, namespace := range t.leaving {
 		problems = append(problems, b.erase(ctx, namespace))

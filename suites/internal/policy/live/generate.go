@@ -22,15 +22,13 @@ import (
 )
 
 const (
-	// generatedCanary is what a copy makes of its canary.
-	generatedCanary = "fpc-generated"
 	// generateLabels is how the labels begin that Kyverno gives to what it
 	// generates, managedLabel another one.
 	generateLabels = "generate.kyverno.io/"
 	managedLabel   = "app.kubernetes.io/managed-by"
-	// failures is how often Kyverno's background controller fails at a request
-	// before that is its last word: it tries again for ever.
-	failures = 4
+	// failures is how often Kyverno's background controller tries a request again
+	// before that is its last word: it leaves it pending.
+	failures = 3
 	// canaryPatience is how long a canary is waited for before another one is sent.
 	canaryPatience = 3 * time.Second
 )
@@ -82,7 +80,7 @@ func generatingCopy(s subject) (installation, error) {
 	}
 	spec["generate"] = append([]any{map[string]any{"expression": fmt.Sprintf(
 		`(%s) ? generator.Apply(request.namespace, [{"apiVersion": dyn("v1"), "kind": dyn("ConfigMap"), "metadata": dyn({"name": "%s"})}]) : true`,
-		isCanary, generatedCanary)}}, entries...)
+		isCanary, generatedCanary(s.name))}}, entries...)
 	out.canary.SetNamespace(object.GetNamespace())
 	out.objects = append(exceptionCopies(s, object.GetNamespace()), object)
 	return out, nil
@@ -108,7 +106,7 @@ func legacyGeneratingCopy(s subject, name string) (installation, error) {
 		"match":         map[string]any{"any": []any{map[string]any{"resources": map[string]any{"kinds": []any{"ConfigMap"}}}}},
 		"preconditions": onlyCanary(),
 		"generate": map[string]any{
-			"apiVersion": "v1", "kind": "ConfigMap", "name": generatedCanary, "namespace": "{{ request.namespace }}",
+			"apiVersion": "v1", "kind": "ConfigMap", "name": generatedCanary(s.name), "namespace": "{{ request.namespace }}",
 			"synchronize": false, "data": map[string]any{"data": map[string]any{"canary": s.name}},
 		},
 	})
@@ -121,7 +119,6 @@ func legacyGeneratingCopy(s subject, name string) (installation, error) {
 type requests struct {
 	mu     sync.Mutex
 	latest map[string]*unstructured.Unstructured
-	failed map[string]int
 }
 
 // watchRequests keeps what becomes of update requests until ctx ends.
@@ -130,7 +127,7 @@ func (b *Bench) watchRequests(ctx context.Context) (*requests, error) {
 	if err != nil {
 		return nil, fmt.Errorf("watch update requests: %w", err)
 	}
-	r := &requests{latest: map[string]*unstructured.Unstructured{}, failed: map[string]int{}}
+	r := &requests{latest: map[string]*unstructured.Unstructured{}}
 	informer := dynamicinformer.NewDynamicSharedInformerFactory(client, 0).ForResource(updateRequests).Informer()
 	registration, err := informer.AddEventHandler(cache.ResourceEventHandlerFuncs{
 		AddFunc:    r.note,
@@ -160,9 +157,6 @@ func (r *requests) note(event any) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.latest[object.GetName()] = object
-	if stateOf(object) == "Failed" {
-		r.failed[object.GetName()]++
-	}
 }
 
 func stateOf(updateRequest *unstructured.Unstructured) string {
@@ -203,16 +197,12 @@ func (r *requests) outcomeOf(t *trial, trigger *unstructured.Unstructured, befor
 			continue
 		}
 		out.requested = true
-		switch stateOf(object) {
-		case "Completed", "Skip":
-		case "Failed":
-			r.mu.Lock()
-			often := r.failed[name] >= failures
-			r.mu.Unlock()
-			if often {
-				out.failure, _, _ = unstructured.NestedString(object.Object, "status", "message")
-			}
-			out.done = out.done && often
+		message, _, _ := unstructured.NestedString(object.Object, "status", "message")
+		retries, _, _ := unstructured.NestedInt64(object.Object, "status", "retryCount")
+		switch state := stateOf(object); {
+		case state == "Completed", state == "Skip":
+		case message != "" && retries >= failures:
+			out.failure = message
 		default:
 			out.done = false
 		}
@@ -266,6 +256,9 @@ func (b *Bench) until(ctx context.Context, patience time.Duration, so func() boo
 	err := wait.PollUntilContextTimeout(ctx, 20*time.Millisecond, patience, true, func(context.Context) (bool, error) { return so(), nil })
 	return err == nil
 }
+
+// generatedCanary is the ConfigMap that a copy makes of its canary.
+func generatedCanary(name string) string { return "fpc-" + name }
 
 // generatesForCanary sends a canary for real and says whether the copy worked on
 // it to the end: then the copy is known to both of Kyverno's controllers, and what
