@@ -2,6 +2,7 @@ package example
 
 import (
 	"bytes"
+	"encoding/json"
 	"fmt"
 	"regexp"
 	"strconv"
@@ -92,6 +93,21 @@ func (d document) node() (*yaml.Node, error) {
 		return nil, fmt.Errorf("it is empty")
 	}
 	return root.Content[0], nil
+}
+
+// generic reads a mapping without a type; nil: it is none.
+func (d document) generic() map[string]any {
+	data, err := sigsyaml.YAMLToJSON(d.data)
+	if err != nil {
+		return nil
+	}
+	var out map[string]any
+	reader := json.NewDecoder(bytes.NewReader(data))
+	reader.UseNumber()
+	if err := reader.Decode(&out); err != nil {
+		return nil
+	}
+	return out
 }
 
 // placed is an object and where it stands.

@@ -114,6 +114,9 @@ type Test struct {
 	Resources []*unstructured.Unstructured
 	// Examples are its results, expanded to one for each object.
 	Examples []*Example
+	// Document is the test as its file has it, for those who hand it on; numbers
+	// are json.Number.
+	Document map[string]any
 }
 
 // User is who asks.

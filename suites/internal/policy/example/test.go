@@ -69,6 +69,7 @@ func (l *loader) testFile(name string) {
 		}
 		w := world{Test: test, loader: l, file: relative, dir: filepath.Dir(name)}
 		if w.header(file) {
+			test.Document = d.generic()
 			w.read(file)
 			l.library.Tests = append(l.library.Tests, test)
 		}

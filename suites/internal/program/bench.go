@@ -1,0 +1,93 @@
+package program
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+
+	"github.com/spf13/cobra"
+
+	"github.com/your-org/flux-platform-conformance/suites/internal/bringup"
+	"github.com/your-org/flux-platform-conformance/suites/internal/component"
+	"github.com/your-org/flux-platform-conformance/suites/internal/session"
+)
+
+// bench is a session with one cluster and Kyverno, on which policies are judged.
+type bench struct {
+	*running
+	state bringup.BenchState
+
+	components chan []component.Component
+}
+
+// startBench has a bench brought up; it returns at once. The caller ends it with
+// stop, also after an error.
+func (p *program) startBench(ctx context.Context, artifacts string) (*bench, error) {
+	b := &bench{components: make(chan []component.Component, 1)}
+	var once sync.Once
+	var err error
+	b.running, err = p.launch(ctx, bringup.BenchName, session.StartOptions{
+		Args: []string{superviseBench}, LogFile: filepath.Join(artifacts, session.LogName),
+		Events: func(e session.Event) {
+			var found []component.Component
+			if e.Kind == bringup.ComponentsEvent && json.Unmarshal(e.Data, &found) == nil {
+				once.Do(func() { b.components <- found })
+			}
+		},
+	})
+	if err != nil {
+		return b, err
+	}
+	// Whatever this process starts from here on ends with the session at the latest.
+	return b, os.Setenv(session.MarkerVariable, b.supervisor.ID())
+}
+
+// cli waits for the program that judges policies offline. It is there long before
+// the cluster is.
+func (b *bench) cli(ctx context.Context) (string, error) {
+	select {
+	case found := <-b.components:
+		b.components <- found
+		i := slices.IndexFunc(found, func(c component.Component) bool { return c.Name == bringup.PolicyCLI })
+		if i < 0 {
+			return "", fmt.Errorf("the session has no component %s", bringup.PolicyCLI)
+		}
+		return found[i].Path, nil
+	case <-b.supervisor.Done():
+		return "", b.supervisor.Err()
+	case <-ctx.Done():
+		return "", context.Cause(ctx)
+	}
+}
+
+// await waits until the cluster judges policies.
+func (b *bench) await(ctx context.Context) error {
+	if err := b.supervisor.WaitReady(ctx); err != nil {
+		return err
+	}
+	_, err := session.ReadState(b.supervisor.File(), &b.state)
+	return err
+}
+
+// stop ends the session and what is shown of it.
+func (b *bench) stop(ctx context.Context) error {
+	if b == nil {
+		return nil
+	}
+	return b.running.stop(ctx)
+}
+
+const superviseBench = "supervise-bench"
+
+func (p *program) superviseBenchCommand(ctx context.Context) *cobra.Command {
+	return &cobra.Command{
+		Use: superviseBench, Hidden: true, Args: cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error {
+			return session.Serve(ctx, session.ServeOptions{}, bringup.Bench(p.assets))
+		},
+	}
+}
