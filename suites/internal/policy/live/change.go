@@ -2,25 +2,17 @@ package live
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"net/url"
 	"strings"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	"k8s.io/apimachinery/pkg/util/wait"
 
 	"github.com/your-org/flux-platform-conformance/suites/internal/policy/example"
 )
-
-// legacyGroup is that of Kyverno's policies that are not in CEL.
-const legacyGroup = "kyverno.io"
 
 // changes judges policies that change the object of a request, change objects that
 // are there already, or make objects. Nothing of that stands in a warning, so each
@@ -59,7 +51,7 @@ func effectOf(policy *unstructured.Unstructured, rule string) effect {
 			return effectGenerate
 		}
 	case legacyGroup:
-		if kind := policy.GetKind(); kind != "ClusterPolicy" && kind != "Policy" {
+		if !isLegacy(policy) {
 			return effectNone
 		}
 		for _, fields := range rulesOf(policy) {
@@ -72,19 +64,6 @@ func effectOf(policy *unstructured.Unstructured, rule string) effect {
 		}
 	}
 	return effectNone
-}
-
-// rulesOf are the rules of a legacy policy; they are not copied.
-func rulesOf(policy *unstructured.Unstructured) []map[string]any {
-	spec, _ := policy.Object["spec"].(map[string]any)
-	entries, _ := spec["rules"].([]any)
-	var out []map[string]any
-	for _, entry := range entries {
-		if fields, ok := entry.(map[string]any); ok {
-			out = append(out, fields)
-		}
-	}
-	return out
 }
 
 // declaredRule is the rule that Kyverno derived one for the controllers of pods
@@ -115,9 +94,8 @@ func ruleEffect(rule map[string]any) effect {
 // trial is a copy with the examples that ask it.
 type trial struct {
 	installation
-	policy *example.Policy
-	// name is that of the copy, and the one that is asked.
-	name     string
+	// subject is what the copy is made of; its name is the one that is asked.
+	subject
 	state    *PolicyState
 	verdicts []*Verdict
 	// ask fills in a verdict.
@@ -130,14 +108,12 @@ type trial struct {
 	before, upto *trial
 	// requests are Kyverno's to its background controller; nil: none are awaited.
 	requests *requests
-	// leaving are namespaces that are being removed, which takes some seconds.
-	leaving []*unstructured.Unstructured
 	// alone: examples are asked one after another, since they change what is there.
 	alone bool
 }
 
 func (changes) judge(ctx context.Context, b *Bench, state *PolicyState, verdicts []*Verdict) error {
-	trials, err := trialsOf(state, verdicts)
+	trials, err := b.trials(state, verdicts)
 	if err != nil {
 		state.Effective, state.Problem = -1, err.Error()
 		unanswered(verdicts, err.Error())
@@ -151,31 +127,21 @@ func (changes) judge(ctx context.Context, b *Bench, state *PolicyState, verdicts
 	return nil
 }
 
-// key tells trials apart.
-func (t *trial) key() string {
-	key := t.name
-	for _, part := range []*trial{t.before, t.upto} {
-		key += " "
-		if part != nil {
-			key += part.name
+// trials sorts examples by the copies that they ask. A policy without examples is
+// installed all the same: it may not compile.
+func (b *Bench) trials(state *PolicyState, verdicts []*Verdict) ([]*trial, error) {
+	if len(verdicts) == 0 {
+		e := &example.Example{Policy: state.Policy, Test: &example.Test{}, Operation: opCreate}
+		made, err := b.trial(state, &Verdict{Example: e})
+		if made == nil || err != nil {
+			return nil, err
 		}
+		return []*trial{made}, nil
 	}
-	return key
-}
-
-// unanswered marks verdicts that nothing is known of.
-func unanswered(verdicts []*Verdict, why string) {
-	for _, v := range verdicts {
-		v.Verdict, v.Reason = example.Unknown, why
-	}
-}
-
-// trialsOf sorts examples by the copies that they ask.
-func trialsOf(state *PolicyState, verdicts []*Verdict) ([]*trial, error) {
 	var out []*trial
 	byKey := map[string]*trial{}
 	for _, v := range verdicts {
-		made, err := trialOf(state, v)
+		made, err := b.trial(state, v)
 		if err != nil {
 			return nil, err
 		}
@@ -192,70 +158,43 @@ func trialsOf(state *PolicyState, verdicts []*Verdict) ([]*trial, error) {
 	return out, nil
 }
 
-// trialOf is that of an example; nil where it has its verdict already.
-func trialOf(state *PolicyState, v *Verdict) (*trial, error) {
+// trial is that of an example; nil where it has its verdict already.
+func (b *Bench) trial(state *PolicyState, v *Verdict) (*trial, error) {
 	e := v.Example
-	if e.NotSupported != "" {
-		v.Verdict, v.Reason = example.NotSupported, e.NotSupported
-		return nil, nil
-	}
-	s := subject{policy: state.Policy, exceptions: exceptionsOf(e.Test, state.Policy.Object), aspect: Aspect{Whole: true, Validation: -1, Condition: -1, Constraint: -1}}
-	switch effectOf(state.Policy.Object, e.Rule) {
-	case effectMutate:
+	s := b.subject(e, Aspect{Whole: true, Validation: -1, Condition: -1, Constraint: -1})
+	does := effectOf(state.Policy.Object, e.Rule)
+	switch {
+	case does == effectMutate && e.Operation == opDelete:
+		v.Verdict, v.Reason = example.NotSupported, "an API server takes no changes of what is deleted"
+	case does == effectMutate:
 		return mutation(s, state, e)
-	case effectExisting:
-		v.Verdict, v.Reason = example.NotSupported, "mutation of existing objects is not judged yet"
-	case effectGenerate:
+	case does == effectGenerate:
 		return generation(s, state, e)
+	case does == effectExisting:
+		v.Verdict, v.Reason = example.NotSupported, "changes of objects that are there already are not judged live"
 	default:
-		v.Verdict, v.Reason = example.NotSupported, fmt.Sprintf("rule %s changes and makes nothing", e.Rule)
+		v.Verdict, v.Reason = example.NotSupported, fmt.Sprintf("the rule %s neither changes nor makes anything", e.Rule)
 	}
 	return nil, nil
 }
 
-// exceptionsOf are those of a test that are about a policy.
-func exceptionsOf(t *example.Test, policy *unstructured.Unstructured) []*unstructured.Unstructured {
-	var out []*unstructured.Unstructured
-	for _, exception := range t.Exceptions {
-		refs, _, _ := unstructured.NestedSlice(exception.Object, "spec", "policyRefs")
-		for _, entry := range refs {
-			ref, _ := entry.(map[string]any)
-			if ref["name"] == policy.GetName() && ref["kind"] == policy.GetKind() {
-				out = append(out, exception)
-				break
-			}
-		}
+// unanswered marks verdicts that nothing is known of.
+func unanswered(verdicts []*Verdict, why string) {
+	for _, v := range verdicts {
+		v.Verdict, v.Reason = example.Unknown, why
 	}
-	return out
 }
 
-// exceptionCopies are a policy's exceptions, which hold for its copy.
-func exceptionCopies(s subject, namespace string) []*unstructured.Unstructured {
-	var out []*unstructured.Unstructured
-	for i, exception := range s.exceptions {
-		object := copyOf(exception, fmt.Sprintf("%s-%d", s.name, i))
-		object.SetNamespace(namespace)
-		_ = unstructured.SetNestedSlice(object.Object, []any{map[string]any{
-			"name": s.name, "kind": s.policy.Object.GetKind(),
-		}}, "spec", "policyRefs")
-		out = append(out, object)
-	}
-	return out
-}
-
-// nameFor is that of a copy: it is made of all that the copy is made of, so what
-// answers to it answers for what the policy says now.
-func nameFor(parts ...any) string {
-	sum := sha256.New()
-	for _, part := range parts {
-		text, err := json.Marshal(part)
-		if err != nil {
-			text = []byte(fmt.Sprint(part))
+// key tells trials apart.
+func (t *trial) key() string {
+	key := t.name
+	for _, part := range []*trial{t.before, t.upto} {
+		key += " "
+		if part != nil {
+			key += part.name
 		}
-		sum.Write(text)
-		sum.Write([]byte{0})
 	}
-	return "p" + hex.EncodeToString(sum.Sum(nil))[:10]
+	return key
 }
 
 // run installs a copy, asks it of its examples, and removes it.
@@ -279,12 +218,45 @@ func (t *trial) run(ctx context.Context, b *Bench) error {
 		return ctx.Err()
 	}
 	t.state.Effective = max(t.state.Effective, time.Since(start).Seconds())
+	byTest := map[*example.Test][]*Verdict{}
+	for _, v := range t.verdicts {
+		byTest[v.Example.Test] = append(byTest[v.Example.Test], v)
+	}
+	for _, v := range t.verdicts {
+		test := v.Example.Test
+		if err := t.askTest(ctx, b, test, byTest[test]); err != nil {
+			return err
+		}
+		delete(byTest, test)
+	}
+	return nil
+}
+
+// askTest asks of the examples of a test, in its world.
+func (t *trial) askTest(ctx context.Context, b *Bench, test *example.Test, verdicts []*Verdict) (err error) {
+	if len(verdicts) == 0 {
+		return nil
+	}
+	leave, err := b.enter(ctx, b.waves([]*example.Test{test})[0])
+	if leave != nil {
+		defer func() { err = errors.Join(err, leave(context.WithoutCancel(ctx))) }()
+	}
+	if err == nil {
+		var objects []*unstructured.Unstructured
+		for _, v := range verdicts {
+			objects = append(objects, v.Example.Object)
+		}
+		err = b.serve(ctx, objects)
+	}
+	if err != nil {
+		return err
+	}
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(mostWorkers)
 	if t.alone {
 		group.SetLimit(1)
 	}
-	for _, same := range t.byObject() {
+	for _, same := range byObject(b, verdicts) {
 		group.Go(func() error {
 			for _, v := range same {
 				t.ask(ctx, b, t, v)
@@ -295,19 +267,18 @@ func (t *trial) run(ctx context.Context, b *Bench) error {
 	return group.Wait()
 }
 
-// byObject are the verdicts, those of one object together: whether it is there
-// matters to each of them.
-func (t *trial) byObject() [][]*Verdict {
+// byObject are verdicts, those of one object together: whether it is there matters
+// to each of them.
+func byObject(b *Bench, verdicts []*Verdict) [][]*Verdict {
 	var out [][]*Verdict
 	index := map[string]int{}
-	for _, v := range t.verdicts {
-		o := v.Example.Object
-		key := o.GroupVersionKind().GroupKind().String() + " " + o.GetNamespace() + "/" + o.GetName()
-		if _, known := index[key]; !known {
-			index[key] = len(out)
+	for _, v := range verdicts {
+		name := key(b.place(v.Example.Object))
+		if _, known := index[name]; !known {
+			index[name] = len(out)
 			out = append(out, nil)
 		}
-		out[index[key]] = append(out[index[key]], v)
+		out[index[name]] = append(out[index[name]], v)
 	}
 	return out
 }
@@ -315,180 +286,84 @@ func (t *trial) byObject() [][]*Verdict {
 // install makes the copy and waits until its canary is answered.
 func (t *trial) install(ctx context.Context, b *Bench) error {
 	if t.problem != "" {
-		return fmt.Errorf("%s: %s", t.policy, t.problem)
+		return errors.New(t.problem)
 	}
-	if len(t.labels) > 0 && t.canary.GetNamespace() == "" {
-		t.canary.SetNamespace("fpc-" + t.name)
-	}
-	if err := place(ctx, b, t.canary, t.labels); err != nil {
+	c := &copyState{subject: t.subject, installation: t.installation}
+	if err := b.canaryNamespace(ctx, c); err != nil {
 		return err
 	}
 	for _, object := range t.objects {
-		if err := place(ctx, b, object, nil); err != nil {
-			return err
+		if ns := object.GetNamespace(); ns != "" {
+			if err := b.namespace(ctx, ns, b.currentLabels(ns)); err != nil {
+				return err
+			}
 		}
 		got := b.send(ctx, request{operation: opCreate, object: object, real: true})
+		if got.unavailable {
+			return fmt.Errorf("install a copy of %s: %w", t.subject.policy, got.err)
+		}
 		if got.err != nil && !apierrors.IsAlreadyExists(got.err) {
-			return fmt.Errorf("%s is refused: %s", t.policy, asWritten(t, got.err.Error()))
+			return errors.New(b.whyRefused(ctx, c, got))
 		}
 	}
 	var last error
-	err := wait.PollUntilContextTimeout(ctx, 100*time.Millisecond, b.options.Patience, true, func(ctx context.Context) (bool, error) {
-		var done bool
+	if b.within(ctx, b.options.Patience, func(ctx context.Context) (done bool) {
 		done, last = t.effective(ctx, b, t)
-		return done, nil
-	})
-	if err == nil {
+		return done
+	}) {
 		return nil
 	}
-	text := fmt.Sprintf("%s is not in force after %s: %s", t.policy, b.options.Patience, t.status(ctx, b))
+	text := fmt.Sprintf("it is not in force %s after its creation: %s", b.options.Patience, b.status(ctx, c))
 	if last != nil {
-		text += ": " + last.Error()
+		text += "; its canary: " + last.Error()
 	}
-	return fmt.Errorf("%s", asWritten(t, text))
+	return errors.New(t.asWritten(text))
 }
 
-// status is what Kyverno says of a copy that is not in force.
-func (t *trial) status(ctx context.Context, b *Bench) string {
-	object, err := b.read(ctx, t.objects[len(t.objects)-1])
-	if err != nil {
-		return err.Error()
+// within says whether something became so in time. Each attempt is made in full,
+// so that it is the server's words that are shown and not that time was up.
+func (b *Bench) within(ctx context.Context, patience time.Duration, so func(context.Context) bool) bool {
+	start, pause := time.Now(), 10*time.Millisecond
+	for !so(ctx) {
+		if time.Since(start) > patience || pauseFor(ctx, pause) != nil {
+			return false
+		}
+		pause = min(2*pause, 200*time.Millisecond)
 	}
-	if object == nil {
-		return "it is not there"
-	}
-	status, _ := json.Marshal(object.Object["status"])
-	return "its status is " + string(status)
+	return true
 }
 
 func (t *trial) remove(ctx context.Context, b *Bench) {
-	problems := []error{b.forget(ctx, t)}
+	var problems []error
 	if t.requests != nil {
 		made := canaryObject("ConfigMap", nil)
 		made.SetName(generatedCanary(t.name))
 		made.SetNamespace(t.canary.GetNamespace())
-		problems = append(problems, b.erase(ctx, t.canary), b.erase(ctx, made))
-	}
-	for _, namespace := range t.leaving {
-		problems = append(problems, b.erase(ctx, namespace))
-	}
-	if home := t.canary.GetNamespace(); home == "fpc-"+t.name {
-		namespace := &unstructured.Unstructured{Object: map[string]any{"apiVersion": "v1", "kind": "Namespace"}}
-		namespace.SetName(home)
-		problems = append(problems, b.erase(ctx, namespace))
+		problems = append(problems, b.gone(ctx, t.canary), b.gone(ctx, made), b.forget(ctx, t))
 	}
 	for _, object := range t.objects {
-		problems = append(problems, b.erase(ctx, object))
+		problems = append(problems, b.gone(ctx, object))
 	}
 	if err := errors.Join(problems...); err != nil {
 		t.state.Problem = strings.TrimPrefix(t.state.Problem+"; "+err.Error(), "; ")
 	}
 }
 
-// leave removes an object; of a namespace it does not wait until it is gone.
-func (t *trial) leave(ctx context.Context, b *Bench, object *unstructured.Unstructured) error {
-	if object.GroupVersionKind().GroupKind().String() != "Namespace" {
-		return b.erase(ctx, object)
-	}
-	t.leaving = append(t.leaving, object)
-	got := b.send(ctx, request{operation: opDelete, object: object, real: true})
-	if got.err != nil && !apierrors.IsNotFound(got.err) {
-		return fmt.Errorf("remove %s: %w", identityOf(object), got.err)
-	}
-	return nil
-}
-
 // asWritten gives what a copy said back to the policy that it is one of.
-func asWritten(t *trial, text string) string {
+func (t *trial) asWritten(text string) string {
 	return strings.ReplaceAll(text, t.name, t.policy.Object.GetName())
 }
 
 // read returns an object as the server has it; nil: it is not there.
 func (b *Bench) read(ctx context.Context, object *unstructured.Unstructured) (*unstructured.Unstructured, error) {
-	kind, err := b.kind(ctx, object)
-	if err != nil {
-		return nil, err
-	}
-	path := kind.path(object.GetNamespace()) + "/" + url.PathEscape(object.GetName())
-	got := b.persist(ctx, func(ctx context.Context) response { return b.once(ctx, b.client.Get().AbsPath(path).MaxRetries(0)) })
-	if apierrors.IsNotFound(got.err) {
+	found, err := b.get(ctx, object)
+	if apierrors.IsNotFound(err) {
 		return nil, nil
 	}
-	if got.err != nil {
-		return nil, fmt.Errorf("read %s %s: %w", object.GetKind(), object.GetName(), got.err)
-	}
-	return got.object, nil
-}
-
-// erase removes an object, and waits until it is gone.
-func (b *Bench) erase(ctx context.Context, object *unstructured.Unstructured) error {
-	var last error
-	err := wait.PollUntilContextTimeout(ctx, 100*time.Millisecond, b.options.Patience, true, func(ctx context.Context) (bool, error) {
-		got := b.send(ctx, request{operation: opDelete, object: object, real: true})
-		last = got.err
-		return apierrors.IsNotFound(got.err), nil
-	})
 	if err != nil {
-		return fmt.Errorf("%s %s is not gone after %s: %w", object.GetKind(), object.GetName(), b.options.Patience, errorOr(last, err))
+		return nil, fmt.Errorf("read %s: %w", identityOf(object), err)
 	}
-	return nil
-}
-
-func errorOr(first, otherwise error) error {
-	if first != nil {
-		return first
-	}
-	return otherwise
-}
-
-// place gives an object the namespace that it stands in, which is made where there
-// is none of that name.
-func place(ctx context.Context, b *Bench, object *unstructured.Unstructured, labels map[string]string) error {
-	kind, err := b.kind(ctx, object)
-	if err != nil {
-		return err
-	}
-	if !kind.namespaced {
-		return nil
-	}
-	if object.GetNamespace() == "" {
-		object.SetNamespace("default")
-	}
-	return b.inhabit(ctx, object.GetNamespace(), labels)
-}
-
-// inhabit makes a namespace, if there is none of that name.
-func (b *Bench) inhabit(ctx context.Context, name string, labels map[string]string) error {
-	namespace := &unstructured.Unstructured{Object: map[string]any{"apiVersion": "v1", "kind": "Namespace"}}
-	namespace.SetName(name)
-	found, err := b.read(ctx, namespace)
-	if err == nil && found != nil && found.GetDeletionTimestamp() != nil {
-		err = b.erase(ctx, found)
-	} else if found != nil {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	all := map[string]string{benchLabel: "true"}
-	for key, value := range labels {
-		all[key] = value
-	}
-	namespace.SetLabels(all)
-	got := b.send(ctx, request{operation: opCreate, object: namespace, real: true})
-	if got.err != nil && !apierrors.IsAlreadyExists(got.err) {
-		return fmt.Errorf("make namespace %s: %w", name, got.err)
-	}
-	return nil
-}
-
-// stored creates an object with no copy asked, and returns what removes it again.
-func (b *Bench) stored(ctx context.Context, object *unstructured.Unstructured) (func() error, error) {
-	got := b.send(ctx, request{operation: opCreate, object: object, real: true})
-	if got.err != nil {
-		return nil, fmt.Errorf("store %s %s: %w", object.GetKind(), object.GetName(), got.err)
-	}
-	return func() error { return b.erase(context.WithoutCancel(ctx), object) }, nil
+	return found, nil
 }
 
 // note adds what went wrong beside an example.

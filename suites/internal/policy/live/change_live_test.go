@@ -3,13 +3,12 @@
 package live
 
 import (
-	"os"
+	"slices"
 	"testing"
 	"time"
 
 	. "github.com/onsi/gomega"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	"k8s.io/client-go/tools/clientcmd"
 	"sigs.k8s.io/yaml"
 
 	"github.com/your-org/flux-platform-conformance/suites/internal/policy/example"
@@ -22,31 +21,29 @@ func object(t *testing.T, text string) *unstructured.Unstructured {
 	return out
 }
 
-// judged asks the server of KUBECONFIG, where Kyverno runs.
-func judged(t *testing.T, policy string, examples ...*example.Example) (*PolicyState, []*Verdict) {
+// judged judges examples of a policy, each in a test of its own unless it has one.
+func judged(t *testing.T, policy string, examples ...*example.Example) (PolicyState, []Verdict) {
 	t.Helper()
-	g := NewWithT(t)
-	g.Expect(os.Getenv("KUBECONFIG")).NotTo(BeEmpty(), "this test asks a server with Kyverno")
-	config, err := clientcmd.BuildConfigFromFlags("", os.Getenv("KUBECONFIG"))
-	g.Expect(err).NotTo(HaveOccurred())
-	b, err := Open(t.Context(), Options{Config: config, Patience: 30 * time.Second})
-	g.Expect(err).NotTo(HaveOccurred())
 	p := &example.Policy{Object: object(t, policy)}
-	g.Expect(changes{}.judges(p.Object)).To(BeTrue())
-	state := &PolicyState{Policy: p}
-	var verdicts []*Verdict
+	l := &example.Library{Policies: []*example.Policy{p}}
 	for _, e := range examples {
 		if e.Test == nil {
-			e.Test = &example.Test{Policies: []*example.Policy{p}}
+			e.Test = &example.Test{}
 		}
+		if !slices.Contains(l.Tests, e.Test) {
+			e.Test.Policies = []*example.Policy{p}
+			l.Tests = append(l.Tests, e.Test)
+		}
+		e.Test.Examples = append(e.Test.Examples, e)
 		e.Policy = p
 		if e.Operation == "" {
 			e.Operation = opCreate
 		}
-		verdicts = append(verdicts, &Verdict{Example: e})
 	}
-	g.Expect(changes{}.judge(t.Context(), b, state, verdicts)).To(Succeed())
-	return state, verdicts
+	b := open(t, Options{Patience: 30 * time.Second})
+	j, err := b.Judge(t.Context(), l)
+	NewWithT(t).Expect(err).NotTo(HaveOccurred())
+	return j.Policies[0], j.Verdicts
 }
 
 const addsLabel = `

@@ -13,7 +13,6 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
-	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/dynamic/dynamicinformer"
 	"k8s.io/client-go/tools/cache"
@@ -81,9 +80,7 @@ func generatingCopy(s subject) (installation, error) {
 	spec["generate"] = append([]any{map[string]any{"expression": fmt.Sprintf(
 		`(%s) ? generator.Apply(request.namespace, [{"apiVersion": dyn("v1"), "kind": dyn("ConfigMap"), "metadata": dyn({"name": "%s"})}]) : true`,
 		isCanary, generatedCanary(s.name))}}, entries...)
-	out.canary.SetNamespace(object.GetNamespace())
-	out.objects = append(exceptionCopies(s, object.GetNamespace()), object)
-	return out, nil
+	return out, inForce(s, object, &out)
 }
 
 // legacyGeneratingCopy is that of a rule of a ClusterPolicy or Policy that makes
@@ -96,11 +93,11 @@ func legacyGeneratingCopy(s subject, name string) (installation, error) {
 	}
 	var rules []any
 	for _, rule := range rulesOf(object) {
-		if ruleEffect(rule) == effectGenerate && (name == "" || rule["name"] == name) {
+		if ruleEffect(rule) == effectGenerate && (name == "" || rule["name"] == declaredRule(name)) {
 			rules = append(rules, rule)
 		}
 	}
-	legacyCopy(s, object, spec)
+	asking(s, object, spec)
 	spec["rules"] = append(rules, map[string]any{
 		"name":          canaryName,
 		"match":         map[string]any{"any": []any{map[string]any{"resources": map[string]any{"kinds": []any{"ConfigMap"}}}}},
@@ -110,9 +107,7 @@ func legacyGeneratingCopy(s subject, name string) (installation, error) {
 			"synchronize": false, "data": map[string]any{"data": map[string]any{"canary": s.name}},
 		},
 	})
-	out := installation{canary: canaryObject("ConfigMap", nil), objects: []*unstructured.Unstructured{object}}
-	out.canary.SetNamespace(object.GetNamespace())
-	return out, nil
+	return legacyInstallation(s, object)
 }
 
 // requests are Kyverno's update requests, with those that are done and gone.
@@ -123,7 +118,7 @@ type requests struct {
 
 // watchRequests keeps what becomes of update requests until ctx ends.
 func (b *Bench) watchRequests(ctx context.Context) (*requests, error) {
-	client, err := dynamic.NewForConfig(b.options.Config)
+	client, err := dynamic.NewForConfig(b.config)
 	if err != nil {
 		return nil, fmt.Errorf("watch update requests: %w", err)
 	}
@@ -209,7 +204,7 @@ func (r *requests) outcomeOf(t *trial, trigger *unstructured.Unstructured, befor
 		made, _, _ := unstructured.NestedSlice(object.Object, "status", "generatedResources")
 		for _, entry := range made {
 			if fields, ok := entry.(map[string]any); ok {
-				out.generated = append(out.generated, named(fields))
+				out.generated = append(out.generated, resourceSpec(fields))
 			}
 		}
 	}
@@ -217,8 +212,8 @@ func (r *requests) outcomeOf(t *trial, trigger *unstructured.Unstructured, befor
 	return out
 }
 
-// named is an object of which the identity alone is known.
-func named(fields map[string]any) *unstructured.Unstructured {
+// resourceSpec is an object of which the identity alone is known.
+func resourceSpec(fields map[string]any) *unstructured.Unstructured {
 	text := func(field string) string { value, _ := fields[field].(string); return value }
 	out := &unstructured.Unstructured{Object: map[string]any{}}
 	out.SetAPIVersion(text("apiVersion"))
@@ -231,7 +226,7 @@ func named(fields map[string]any) *unstructured.Unstructured {
 // triggeredBy says whether a request is for a trigger.
 func triggeredBy(updateRequest, trigger *unstructured.Unstructured) bool {
 	is := func(fields map[string]any) bool {
-		o := named(fields)
+		o := resourceSpec(fields)
 		return o.GetKind() == trigger.GetKind() && o.GetName() == trigger.GetName() &&
 			(o.GetNamespace() == trigger.GetNamespace() || trigger.GetKind() == "Namespace")
 	}
@@ -251,12 +246,6 @@ func triggeredBy(updateRequest, trigger *unstructured.Unstructured) bool {
 	return is(map[string]any{"kind": kind["kind"], "name": admission["name"], "namespace": admission["namespace"]})
 }
 
-// until waits for something to be so.
-func (b *Bench) until(ctx context.Context, patience time.Duration, so func() bool) bool {
-	err := wait.PollUntilContextTimeout(ctx, 20*time.Millisecond, patience, true, func(context.Context) (bool, error) { return so(), nil })
-	return err == nil
-}
-
 // generatedCanary is the ConfigMap that a copy makes of its canary.
 func generatedCanary(name string) string { return "fpc-" + name }
 
@@ -265,7 +254,7 @@ func generatedCanary(name string) string { return "fpc-" + name }
 // was asked for before has been put to work.
 func generatesForCanary(ctx context.Context, b *Bench, t *trial) (bool, error) {
 	before := t.requests.of(t)
-	if err := b.erase(ctx, t.canary); err != nil {
+	if err := b.gone(ctx, t.canary); err != nil {
 		return false, err
 	}
 	got := b.send(ctx, request{operation: opCreate, object: t.canary, copies: []string{t.name}, real: true})
@@ -273,7 +262,7 @@ func generatesForCanary(ctx context.Context, b *Bench, t *trial) (bool, error) {
 		return false, got.err
 	}
 	var found outcome
-	done := b.until(ctx, canaryPatience, func() bool {
+	done := b.within(ctx, canaryPatience, func(context.Context) bool {
 		found = t.requests.outcomeOf(t, t.canary, before)
 		return found.done
 	})
@@ -295,34 +284,34 @@ func generatesForCanary(ctx context.Context, b *Bench, t *trial) (bool, error) {
 // of it.
 func askGeneration(ctx context.Context, b *Bench, t *trial, v *Verdict) {
 	e := v.Example
-	trigger := e.Object.DeepCopy()
+	r := request{operation: e.Operation, subresource: e.Subresource, object: b.place(e.Object), user: e.Test.User, copies: []string{t.name}, real: true}
+	v.Sent = r.String()
+	trigger := r.object
 	tidy := &undoing{b: b, t: t, v: v}
 	defer tidy.all(context.WithoutCancel(ctx))
-	if !tidy.prepare(ctx, trigger) {
+	if !tidy.prepare(ctx, &r) {
 		return
 	}
 	before := t.requests.of(t)
-	r := request{operation: e.Operation, subresource: e.Subresource, object: trigger, user: e.Test.User, copies: []string{t.name}, real: true}
-	v.Sent = r.String()
-	if !tidy.trigger(ctx, r) {
+	if !tidy.send(ctx, r) {
 		return
 	}
 	var found outcome
-	finished := func() bool { found = t.requests.outcomeOf(t, trigger, before); return found.done }
-	if !b.until(ctx, canaryPatience/6, finished) {
+	finished := func(context.Context) bool { found = t.requests.outcomeOf(t, trigger, before); return found.done }
+	if !b.within(ctx, canaryPatience/6, finished) {
 		// What a canary is answered after was put to work before; what is not
 		// asked for by then never will be.
 		if _, err := generatesForCanary(ctx, b, t); err != nil {
-			v.Notes = append(v.Notes, asWritten(t, err.Error()))
+			v.Notes = append(v.Notes, t.asWritten(err.Error()))
 		}
 		if found = t.requests.outcomeOf(t, trigger, before); found.requested {
-			b.until(ctx, b.options.Patience, finished)
+			b.within(ctx, b.options.Patience, finished)
 		}
 	}
 	tidy.generated = found.generated
 	switch {
 	case found.failure != "":
-		v.Verdict, v.Words = example.Error, []string{asWritten(t, found.failure)}
+		v.Verdict, v.Words = example.Error, []string{t.asWritten(found.failure)}
 	case found.requested && !found.done:
 		v.Verdict, v.Reason = example.Unknown, fmt.Sprintf("the background controller has not finished after %s", b.options.Patience)
 	case len(found.generated) == 0:
@@ -418,90 +407,64 @@ type undoing struct {
 	b *Bench
 	t *trial
 	v *Verdict
-	// steps in the order in which they were made necessary.
-	steps     []func(context.Context) error
+	// trigger is what the policy works on, where it is to be removed.
+	trigger   *unstructured.Unstructured
 	generated []*unstructured.Unstructured
+	restore   func(context.Context) error
 }
 
-// prepare stores what the example expects to be there: its namespace, what the
-// test says is in the cluster, and of what is updated or deleted the object
-// itself. False: the verdict says why it cannot.
-func (u *undoing) prepare(ctx context.Context, trigger *unstructured.Unstructured) bool {
-	e := u.v.Example
-	if e.Operation == opCreate {
-		if restore, err := u.b.vacate(ctx, trigger); err != nil {
+// prepare lets an object that is created not be there, and one that is updated or
+// deleted be. False: the verdict says why it cannot.
+func (u *undoing) prepare(ctx context.Context, r *request) bool {
+	if r.operation == opCreate {
+		var err error
+		if u.restore, err = u.b.vacate(ctx, r.object); err != nil {
 			u.v.Verdict, u.v.Reason = example.NotSupported, err.Error()
-			return false
-		} else if restore != nil {
-			u.steps = append(u.steps, restore)
 		}
+		return err == nil
 	}
-	if err := place(ctx, u.b, trigger, e.Test.Namespaces[trigger.GetNamespace()]); err != nil {
-		u.v.Verdict, u.v.Reason = example.Unknown, err.Error()
+	stored, undo, got := u.b.store(ctx, r.object)
+	if got.err != nil {
+		u.v.Verdict, u.v.Reason = refusedOr(got), "store the object first: "+got.err.Error()
 		return false
 	}
-	for _, object := range slices.Concat(e.Test.Objects, e.Test.Params) {
-		if !u.store(ctx, object.DeepCopy()) {
-			return false
-		}
-	}
-	return e.Operation == opCreate || u.store(ctx, trigger)
+	r.object, u.restore = stored, undo
+	return true
 }
 
-// store creates an object with no copy asked, unless it is there.
-func (u *undoing) store(ctx context.Context, object *unstructured.Unstructured) bool {
-	if object.GetKind() == "CustomResourceDefinition" {
-		return true
-	}
-	err := place(ctx, u.b, object, u.v.Example.Test.Namespaces[object.GetNamespace()])
-	if err == nil {
-		clean := object.DeepCopy()
-		for _, field := range serverSet {
-			unstructured.RemoveNestedField(clean.Object, "metadata", field)
-		}
-		got := u.b.send(ctx, request{operation: opCreate, object: clean, real: true})
-		if apierrors.IsAlreadyExists(got.err) {
-			return true
-		}
-		if err = got.err; err == nil {
-			u.steps = append(u.steps, func(ctx context.Context) error { return u.t.leave(ctx, u.b, object) })
-			return true
-		}
-	}
-	u.v.Verdict, u.v.Reason = example.Invalid, fmt.Sprintf("store %s: %v", identityOf(object), err)
-	return false
-}
-
-// trigger sends the request that the policy works on.
-func (u *undoing) trigger(ctx context.Context, r request) bool {
+// send sends the request that the policy works on.
+func (u *undoing) send(ctx context.Context, r request) bool {
 	got := u.b.send(ctx, r)
 	u.v.Seconds = got.seconds
 	switch {
-	case got.unavailable:
-		u.v.Verdict, u.v.Reason = example.Unknown, got.err.Error()
-	case got.err != nil && strings.Contains(got.err.Error(), u.t.name):
-		u.v.Verdict, u.v.Words = example.Error, []string{asWritten(u.t, got.err.Error())}
-	case got.err != nil:
-		u.v.Verdict, u.v.Reason = example.Invalid, got.err.Error()
+	case got.err == nil && r.operation == opCreate:
+		u.trigger = got.object
+	case got.err == nil:
+	case !got.unavailable && strings.Contains(got.err.Error(), u.t.name):
+		u.v.Verdict, u.v.Words = example.Error, []string{u.t.asWritten(got.err.Error())}
 	default:
-		if r.operation == opCreate {
-			u.steps = append(u.steps, func(ctx context.Context) error { return u.t.leave(ctx, u.b, r.object) })
-		}
-		return true
+		u.v.Verdict, u.v.Reason = refusedOr(got), got.err.Error()
 	}
-	return false
+	return got.err == nil
 }
 
-// all removes everything again, the trigger first: an object that follows it is
-// made again as long as it is there.
+// all removes everything again, the trigger first: what follows it is made again
+// as long as it is there. In a namespace that is being removed nothing is made, so
+// what was generated there goes before it is let go.
 func (u *undoing) all(ctx context.Context) {
-	for _, step := range slices.Backward(u.steps) {
-		note(u.v, step(ctx))
+	if u.trigger != nil {
+		note(u.v, u.b.remove(ctx, u.trigger))
 	}
 	for _, object := range u.generated {
-		note(u.v, u.b.erase(ctx, object))
+		note(u.v, u.b.gone(ctx, object))
+	}
+	if u.trigger != nil {
+		note(u.v, u.b.gone(ctx, u.trigger))
 	}
 	note(u.v, u.b.forget(ctx, u.t))
+	if u.restore != nil {
+		note(u.v, u.restore(ctx))
+	}
 }
 
 // forget removes the requests of a copy that the controller still fails at.
@@ -512,7 +475,7 @@ func (b *Bench) forget(ctx context.Context, t *trial) error {
 	var problems []error
 	for _, object := range t.requests.of(t) {
 		if state := stateOf(object); state == "Failed" || state == "Pending" {
-			problems = append(problems, b.erase(ctx, object))
+			problems = append(problems, b.gone(ctx, object))
 		}
 	}
 	return errors.Join(problems...)
@@ -521,31 +484,32 @@ func (b *Bench) forget(ctx context.Context, t *trial) error {
 // vacate removes an object that is there and is the bench's own, so that its
 // creation can be asked about, and returns what makes it again.
 func (b *Bench) vacate(ctx context.Context, object *unstructured.Unstructured) (func(context.Context) error, error) {
-	placed := object.DeepCopy()
-	if kind, err := b.kind(ctx, object); err != nil {
-		return nil, err
-	} else if kind.namespaced && placed.GetNamespace() == "" {
-		placed.SetNamespace("default")
-	}
-	found, err := b.read(ctx, placed)
+	found, err := b.read(ctx, object)
 	if err != nil || found == nil {
 		return nil, err
 	}
 	if found.GetDeletionTimestamp() != nil {
-		return nil, b.erase(ctx, found)
+		return nil, b.gone(ctx, found)
 	}
-	if found.GetLabels()[benchLabel] == "" {
+	b.mu.Lock()
+	state, known := b.namespaces[found.GetName()]
+	own := found.GetLabels()[benchLabel] != "" || found.GetKind() == "Namespace" && known && !state.found
+	b.mu.Unlock()
+	if !own {
 		return nil, fmt.Errorf("%s is there already and is not the bench's, so it cannot be created", identityOf(found))
 	}
-	if err := b.erase(ctx, found); err != nil {
+	if err := b.gone(ctx, found); err != nil {
 		return nil, err
 	}
 	return func(ctx context.Context) error {
-		again := &unstructured.Unstructured{Object: maps.Clone(settled(found).Object)}
+		again := settled(found)
 		delete(again.Object, "status")
-		got := b.send(ctx, request{operation: opCreate, object: again, real: true})
-		if got.err != nil && !apierrors.IsAlreadyExists(got.err) {
-			return fmt.Errorf("make %s again: %w", identityOf(again), got.err)
+		b.mu.Lock()
+		// What stood in the namespace is gone with it.
+		maps.DeleteFunc(b.served, func(name string, _ bool) bool { return strings.Contains(name, " "+found.GetName()+"/") })
+		b.mu.Unlock()
+		if err := b.create(ctx, again); err != nil && !apierrors.IsAlreadyExists(err) {
+			return fmt.Errorf("make %s again: %w", identityOf(again), err)
 		}
 		return nil
 	}, nil

@@ -213,5 +213,5 @@ type judge interface {
 // NOT_SUPPORTED.
 var (
 	forms  = []form{celForm{}, legacyForm{}}
-	judges = []judge{}
+	judges = []judge{changes{}}
 )

@@ -2,8 +2,11 @@ package live
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -38,9 +41,6 @@ func marked(object *unstructured.Unstructured, name string) (*unstructured.Unstr
 
 // mutation is the trial of an example whose object a policy changes.
 func mutation(s subject, state *PolicyState, e *example.Example) (*trial, error) {
-	if e.Operation != opCreate && e.Operation != opUpdate {
-		return nil, fmt.Errorf("%s: nothing can be changed in a %s", e, e.Operation)
-	}
 	if s.policy.Object.GroupVersionKind().Group == celGroup {
 		return trialWith(s, state, mutatingCopy)
 	}
@@ -51,29 +51,25 @@ func mutation(s subject, state *PolicyState, e *example.Example) (*trial, error)
 		return made, err
 	}
 	if index > 0 && err == nil {
-		made.before, err = trialWith(s, state, rulesUpTo(index))
+		made.before, err = trialWith(part(s, strconv.Itoa(index)), state, rulesUpTo(index))
 	}
 	if index < len(all)-1 && err == nil {
-		made.upto, err = trialWith(s, state, rulesUpTo(index+1))
+		made.upto, err = trialWith(part(s, strconv.Itoa(index+1)), state, rulesUpTo(index+1))
 	}
 	return made, err
 }
 
-// trialWith is a trial with a copy that is made in some way; the copy's name is
-// of what that makes of an empty one.
+// trialWith is a trial with a copy that is made in some way.
 func trialWith(s subject, state *PolicyState, made func(subject) (installation, error)) (*trial, error) {
-	s.name = "p"
-	blank, err := made(s)
-	if err != nil {
-		return nil, err
-	}
-	var contents []any
-	for _, object := range blank.objects {
-		contents = append(contents, object.Object)
-	}
-	s.name = nameFor(contents...)
 	installed, err := made(s)
-	return &trial{policy: s.policy, name: s.name, state: state, installation: installed, ask: askMutation, effective: mutatesCanary}, err
+	return &trial{subject: s, state: state, installation: installed, ask: askMutation, effective: mutatesCanary}, err
+}
+
+// part is a subject of some of the rules, whose copy has a name of its own.
+func part(s subject, of string) subject {
+	sum := sha256.Sum256([]byte(s.name + " " + of))
+	s.name = "p" + hex.EncodeToString(sum[:])[:10]
+	return s
 }
 
 // mutatingCopy is that of a MutatingPolicy: it changes what asks for it, and marks
@@ -94,12 +90,18 @@ func mutatingCopy(s subject) (installation, error) {
 	}
 	mutations, _ := spec["mutations"].([]any)
 	spec["mutations"] = append(slices.Clone(mutations), markPatch(s.name))
-	namespace := object.GetNamespace()
-	if namespace != "" && out.canary != nil {
+	return out, inForce(s, object, &out)
+}
+
+// inForce completes the installation of a copy in CEL by its exceptions and the
+// namespace of its canary.
+func inForce(s subject, object *unstructured.Unstructured, out *installation) error {
+	if namespace := object.GetNamespace(); namespace != "" && out.canary != nil {
 		out.canary.SetNamespace(namespace)
 	}
-	out.objects = append(exceptionCopies(s, namespace), object)
-	return out, nil
+	exceptions, err := celExceptions(s)
+	out.objects = append(exceptions, object)
+	return err
 }
 
 // selecting gives a copy in CEL its match conditions, and constraints that match a
@@ -144,7 +146,7 @@ func legacyMutatingCopy(s subject, count int) (installation, error) {
 		return installation{}, fmt.Errorf("%s has no spec", s.policy)
 	}
 	rules := mutatingRules(object)[:count]
-	legacyCopy(s, object, spec)
+	asking(s, object, spec)
 	spec["rules"] = append(slices.Clone(rules), map[string]any{
 		"name":          canaryName,
 		"match":         map[string]any{"any": []any{map[string]any{"resources": map[string]any{"kinds": []any{"ConfigMap"}}}}},
@@ -153,10 +155,46 @@ func legacyMutatingCopy(s subject, count int) (installation, error) {
 			"metadata": map[string]any{"annotations": map[string]any{appliedKey: s.name}},
 		}},
 	})
-	out := installation{canary: canaryObject("ConfigMap", nil), objects: []*unstructured.Unstructured{object}}
-	if namespace := object.GetNamespace(); namespace != "" {
-		out.canary.SetNamespace(namespace)
+	return legacyInstallation(s, object)
+}
+
+// legacyInstallation is that of a copy whose rules keep their names.
+func legacyInstallation(s subject, object *unstructured.Unstructured) (installation, error) {
+	out := installation{canary: canaryObject("ConfigMap", nil)}
+	out.canary.SetNamespace(object.GetNamespace())
+	var rules []string
+	for _, rule := range rulesOf(object) {
+		if name, _ := rule["name"].(string); name != canaryName {
+			rules = append(rules, ruleNames(name)...)
+		}
 	}
+	full, copied := s.policy.Object.GetName(), s.name
+	if namespace := object.GetNamespace(); namespace != "" {
+		full, copied = namespace+"/"+full, namespace+"/"+copied
+	}
+	for _, exception := range s.exceptions {
+		var excepted []any
+		entries, _, _ := unstructured.NestedSlice(exception.Object, "spec", "exceptions")
+		for _, entry := range entries {
+			fields, _ := entry.(map[string]any)
+			patterns, _, _ := unstructured.NestedStringSlice(fields, "ruleNames")
+			for _, name := range rules {
+				if fields["policyName"] == full && slices.ContainsFunc(patterns, func(pattern string) bool { return wildcard(pattern, name) }) {
+					excepted = append(excepted, name)
+				}
+			}
+		}
+		if len(excepted) == 0 {
+			continue
+		}
+		made, spec, err := exceptionCopy(exception, s, len(out.objects))
+		if err != nil {
+			return installation{}, err
+		}
+		spec["exceptions"] = []any{map[string]any{"policyName": copied, "ruleNames": excepted}}
+		out.objects = append(out.objects, made)
+	}
+	out.objects = append(out.objects, object)
 	return out, nil
 }
 
@@ -168,10 +206,10 @@ func onlyCanary() map[string]any {
 	}}}
 }
 
-// legacyCopy makes a legacy policy answer only requests that ask for it. The
+// asking makes a legacy policy answer only requests that ask for it. The
 // selector is a condition of the webhook: an unmet precondition would not keep the
 // others of its rule from failing.
-func legacyCopy(s subject, object *unstructured.Unstructured, spec map[string]any) {
+func asking(s subject, object *unstructured.Unstructured, spec map[string]any) {
 	object.SetAnnotations(autogenAnnotations(s.policy.Object))
 	for _, field := range []string{"webhookTimeoutSeconds", "validationFailureAction", "validationFailureActionOverrides", "schemaValidation"} {
 		delete(spec, field)
@@ -208,19 +246,16 @@ func mutatesCanary(ctx context.Context, b *Bench, t *trial) (bool, error) {
 // copy asked, and of what is expected with nobody asked.
 func askMutation(ctx context.Context, b *Bench, t *trial, v *Verdict) {
 	e := v.Example
-	object := e.Object.DeepCopy()
-	if err := place(ctx, b, object, e.Test.Namespaces[object.GetNamespace()]); err != nil {
-		v.Verdict, v.Reason = example.Unknown, err.Error()
-		return
-	}
+	object := b.place(e.Object)
 	bare := request{operation: e.Operation, subresource: e.Subresource, object: object, user: e.Test.User}
 	if e.Operation == opUpdate {
-		undo, err := b.stored(ctx, object)
-		if err != nil {
-			v.Verdict, v.Reason = example.Invalid, err.Error()
+		stored, undo, got := b.store(ctx, object)
+		if got.err != nil {
+			v.Verdict, v.Reason = refusedOr(got), "store the object first: "+got.err.Error()
 			return
 		}
-		defer func() { note(v, undo()) }()
+		defer func() { note(v, undo(context.WithoutCancel(ctx))) }()
+		bare.object = stored
 	}
 	if e.Operation == opCreate {
 		restore, err := b.vacate(ctx, object)
@@ -242,7 +277,7 @@ func askMutation(ctx context.Context, b *Bench, t *trial, v *Verdict) {
 		v.Verdict, v.Reason = example.Unknown, made.err.Error()
 		return
 	case made.err != nil && strings.Contains(made.err.Error(), t.name):
-		v.Verdict, v.Words = example.Error, []string{asWritten(t, made.err.Error())}
+		v.Verdict, v.Words = example.Error, []string{t.asWritten(made.err.Error())}
 		return
 	case base.unavailable:
 		v.Verdict, v.Reason = example.Unknown, base.err.Error()
@@ -307,13 +342,21 @@ func askMutation(ctx context.Context, b *Bench, t *trial, v *Verdict) {
 	}
 }
 
+// refusedOr is the verdict on what the server did not take.
+func refusedOr(got response) example.Verdict {
+	if got.unavailable {
+		return example.Unknown
+	}
+	return example.Invalid
+}
+
 // sent is what a copy of some of the rules makes of an object; nil: nothing, and
 // the verdict says why.
 func sent(ctx context.Context, b *Bench, bare request, part *trial, v *Verdict) *unstructured.Unstructured {
 	bare.copies = []string{part.name}
 	got := b.send(ctx, bare)
 	if got.err != nil {
-		v.Verdict, v.Reason = example.Unknown, "some of the rules alone: "+asWritten(part, got.err.Error())
+		v.Verdict, v.Reason = example.Unknown, "some of the rules alone: "+part.asWritten(got.err.Error())
 		return nil
 	}
 	return got.object
@@ -325,6 +368,9 @@ func (b *Bench) expected(ctx context.Context, bare request, patched *unstructure
 	object := patched.DeepCopy()
 	if object.GetNamespace() == "" {
 		object.SetNamespace(bare.object.GetNamespace())
+	}
+	if bare.operation == opUpdate {
+		object.SetResourceVersion(bare.object.GetResourceVersion())
 	}
 	bare.object = object
 	got := b.send(ctx, bare)
