@@ -171,7 +171,7 @@ func (b *Bench) trial(state *PolicyState, v *Verdict) (*trial, error) {
 	case does == effectGenerate:
 		return generation(s, state, e)
 	case does == effectExisting:
-		v.Verdict, v.Reason = example.NotSupported, "changes of objects that are there already are not judged live"
+		return existing(s, state, e)
 	default:
 		v.Verdict, v.Reason = example.NotSupported, fmt.Sprintf("the rule %s neither changes nor makes anything", e.Rule)
 	}

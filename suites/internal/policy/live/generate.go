@@ -296,18 +296,7 @@ func askGeneration(ctx context.Context, b *Bench, t *trial, v *Verdict) {
 	if !tidy.send(ctx, r) {
 		return
 	}
-	var found outcome
-	finished := func(context.Context) bool { found = t.requests.outcomeOf(t, trigger, before); return found.done }
-	if !b.within(ctx, canaryPatience/6, finished) {
-		// What a canary is answered after was put to work before; what is not
-		// asked for by then never will be.
-		if _, err := generatesForCanary(ctx, b, t); err != nil {
-			v.Notes = append(v.Notes, t.asWritten(err.Error()))
-		}
-		if found = t.requests.outcomeOf(t, trigger, before); found.requested {
-			b.within(ctx, b.options.Patience, finished)
-		}
-	}
+	found := t.settle(ctx, b, v, trigger, before)
 	tidy.generated = found.generated
 	switch {
 	case found.failure != "":
@@ -322,6 +311,28 @@ func askGeneration(ctx context.Context, b *Bench, t *trial, v *Verdict) {
 	default:
 		compareGenerated(ctx, b, t, v, found.generated)
 	}
+}
+
+// settle waits until the background controller has worked on a trigger, or surely
+// has not been asked to.
+func (t *trial) settle(ctx context.Context, b *Bench, v *Verdict, trigger *unstructured.Unstructured, before map[string]*unstructured.Unstructured) outcome {
+	var found outcome
+	finished := func(context.Context) bool {
+		found = t.requests.outcomeOf(t, trigger, before)
+		return found.done
+	}
+	if b.within(ctx, canaryPatience/6, finished) {
+		return found
+	}
+	// What a canary is answered after was put to work before; what is not asked for
+	// by then never will be.
+	if _, err := t.effective(ctx, b, t); err != nil {
+		v.Notes = append(v.Notes, t.asWritten(err.Error()))
+	}
+	if found = t.requests.outcomeOf(t, trigger, before); found.requested {
+		b.within(ctx, b.options.Patience, finished)
+	}
+	return found
 }
 
 // compareGenerated says whether each object that was made is one that is expected,

@@ -148,6 +148,8 @@ type installation struct {
 	// namespace needs.
 	canary *unstructured.Unstructured
 	labels map[string]string
+	// also are labels that what the canary changes needs.
+	also map[string]string
 	// problem says why the copy can match nothing at all, so that no canary can
 	// show it to be effective.
 	problem string

@@ -327,16 +327,19 @@ func askMutation(ctx context.Context, b *Bench, t *trial, v *Verdict) {
 		v.Notes = append(v.Notes, "the API server refuses the expected object: "+problem.err.Error())
 		expected = settled(e.Patched)
 	}
-	diff := difference(expected, actual)
-	if diff == "" {
-		return
-	}
-	v.Reason = diff
-	if applied {
-		v.Verdict = example.Fail
-	} else {
+	v.judgeDifference(difference(expected, actual), applied)
+}
+
+// judgeDifference judges by how what a policy made of an object differs from what
+// is expected.
+func (v *Verdict) judgeDifference(diff string, applied bool) {
+	switch {
+	case diff == "":
+	case applied:
+		v.Verdict, v.Reason = example.Fail, diff
+	default:
 		v.Reason = "the policy does not change it\n" + diff
-		if e.Expected == example.Skip {
+		if v.Example.Expected == example.Skip {
 			v.Verdict = example.Fail
 		}
 	}
