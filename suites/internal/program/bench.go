@@ -8,10 +8,12 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"github.com/spf13/cobra"
 
 	"github.com/your-org/flux-platform-conformance/suites/internal/bringup"
+	"github.com/your-org/flux-platform-conformance/suites/internal/cluster"
 	"github.com/your-org/flux-platform-conformance/suites/internal/component"
 	"github.com/your-org/flux-platform-conformance/suites/internal/session"
 )
@@ -20,6 +22,10 @@ import (
 type bench struct {
 	*running
 	state bringup.BenchState
+	// cluster is the last report of the cluster that was had.
+	cluster cluster.Report
+	// doing is the phase in which the server is asked.
+	doing atomic.Value
 
 	components chan []component.Component
 }
@@ -39,6 +45,7 @@ func (p *program) startBench(ctx context.Context, artifacts string) (*bench, err
 			}
 		},
 	})
+	b.doing.Store(phaseLive)
 	if err != nil {
 		return b, err
 	}

@@ -99,7 +99,7 @@ func (p *program) command(ctx context.Context) *cobra.Command {
 		SilenceErrors: true,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) > 0 {
-				return invalid{fmt.Errorf("there is no command %q%s; --help lists the commands", args[0], check.DidYouMean(args[0], []string{"e2e", "up", "down", "clean", "prove", "compare"}))}
+				return invalid{fmt.Errorf("there is no command %q%s; --help lists the commands", args[0], check.DidYouMean(args[0], []string{"e2e", "up", "down", "clean", "prove", "compare", "policies"}))}
 			}
 			return nil
 		},

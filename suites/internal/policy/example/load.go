@@ -26,7 +26,14 @@ const MessageAnnotation = "conformance.flux-platform/message"
 // Load reads all policies and test files below a folder. It errs only when the
 // folder itself cannot be read; what is wrong with a file is one of the library's
 // findings.
-func Load(dir string) (*Library, error) {
+func Load(dir string) (*Library, error) { return load(dir, true) }
+
+// LoadTests is Load, but reads only the test files and what they name: a
+// platform's repository holds parts of policies as well that are none by
+// themselves, such as patches. It may hold no test at all.
+func LoadTests(dir string) (*Library, error) { return load(dir, false) }
+
+func load(dir string, all bool) (*Library, error) {
 	absolute, err := filepath.Abs(dir)
 	if err != nil {
 		return nil, fmt.Errorf("read the policies: %w", err)
@@ -40,7 +47,7 @@ func Load(dir string) (*Library, error) {
 		library: &Library{Dir: absolute}, files: map[string]*objectFile{},
 		policies: map[*unstructured.Unstructured]*Policy{}, resources: map[string]bool{}, said: map[Finding]bool{},
 	}
-	if err := l.walk(); err != nil {
+	if err := l.walk(all); err != nil {
 		return nil, fmt.Errorf("read the policies: %w", err)
 	}
 	return l.library, nil
@@ -88,7 +95,7 @@ func (l *loader) tell(findings ...Finding) {
 	}
 }
 
-func (l *loader) walk() error {
+func (l *loader) walk(all bool) error {
 	var candidates, tests []string
 	err := filepath.WalkDir(l.library.Dir, func(name string, entry fs.DirEntry, err error) error {
 		switch {
@@ -102,7 +109,7 @@ func (l *loader) walk() error {
 		case entry.IsDir():
 		case entry.Name() == TestFile:
 			tests = append(tests, name)
-		case isYAML(name) && !l.hidden(name):
+		case all && isYAML(name) && !l.hidden(name):
 			candidates = append(candidates, name)
 		}
 		return nil
@@ -120,7 +127,10 @@ func (l *loader) walk() error {
 			l.unnamed(name)
 		}
 	}
-	l.finish(len(tests))
+	if all && len(l.library.Policies) == 0 && len(tests) == 0 {
+		l.find(Place{File: "."}, "there is neither a policy nor a %s below %s; give a folder that holds some", TestFile, l.library.Dir)
+	}
+	l.finish()
 	return nil
 }
 
@@ -158,13 +168,11 @@ func (l *loader) unnamed(name string) {
 	l.policiesOf(name)
 }
 
-func (l *loader) finish(tests int) {
+func (l *loader) finish() {
 	slices.SortFunc(l.library.Policies, func(a, b *Policy) int {
 		return cmp.Or(strings.Compare(a.File, b.File), cmp.Compare(a.Line, b.Line))
 	})
-	names := map[string]bool{}
 	for _, p := range l.library.Policies {
-		names[p.Object.GetName()] = true
 		if p.Object.GroupVersionKind().Group != admissionGroup {
 			continue
 		}
@@ -173,9 +181,6 @@ func (l *loader) finish(tests int) {
 				p.Bindings = append(p.Bindings, binding)
 			}
 		}
-	}
-	if len(l.library.Policies) == 0 && tests == 0 {
-		l.find(Place{File: "."}, "there is neither a policy nor a %s below %s; give a folder that holds some", TestFile, l.library.Dir)
 	}
 	byPlace := func(a, b Finding) int {
 		return cmp.Or(strings.Compare(a.File, b.File), cmp.Compare(a.Line, b.Line))
@@ -309,7 +314,7 @@ func (l *loader) paths(place Place, dir, name, what string, deep bool) []string 
 			return err
 		case entry.IsDir() && name != full && (!deep || strings.HasPrefix(entry.Name(), ".")):
 			return filepath.SkipDir
-		case !entry.IsDir() && isYAML(name) && entry.Name() != TestFile && !(deep && strings.HasPrefix(entry.Name(), ".")):
+		case !entry.IsDir() && isYAML(name) && entry.Name() != TestFile && (!deep || !strings.HasPrefix(entry.Name(), ".")):
 			out = append(out, name)
 		}
 		return nil

@@ -53,6 +53,7 @@ type Bench struct {
 
 	mu         sync.Mutex
 	kinds      map[schema.GroupVersionKind]resource
+	subkinds   map[string]bool
 	made       []Kind
 	kept       []*unstructured.Unstructured
 	namespaces map[string]namespaceState
@@ -105,7 +106,7 @@ func Open(ctx context.Context, o Options) (*Bench, error) {
 	b := &Bench{
 		options: o, config: config, client: client, limit: newLimit(),
 		copies: map[string]*copyState{}, places: map[string]int{},
-		kinds: map[schema.GroupVersionKind]resource{}, namespaces: map[string]namespaceState{},
+		kinds: map[schema.GroupVersionKind]resource{}, subkinds: map[string]bool{}, namespaces: map[string]namespaceState{},
 		served: map[string]bool{}, users: map[string]bool{},
 	}
 	if err := b.discover(); err != nil {
@@ -190,8 +191,8 @@ func (b *Bench) Close(ctx context.Context) error {
 }
 
 // newSubject gives a copy its name, which is made of all that it is made of.
-func newSubject(policy *example.Policy, exceptions, params []*unstructured.Unstructured, aspect Aspect) subject {
-	s := subject{policy: policy, exceptions: exceptions, params: params, aspect: aspect}
+func (b *Bench) newSubject(policy *example.Policy, exceptions, params []*unstructured.Unstructured, aspect Aspect) subject {
+	s := subject{policy: policy, exceptions: exceptions, params: params, aspect: aspect, unserved: b.unserved(policy.Object)}
 	digest := sha256.New()
 	encode := json.NewEncoder(digest)
 	parts := [][]*unstructured.Unstructured{{policy.Object}, policy.Bindings, exceptions, params}
@@ -202,6 +203,7 @@ func newSubject(policy *example.Policy, exceptions, params []*unstructured.Unstr
 		_ = encode.Encode("next")
 	}
 	_ = encode.Encode(aspect)
+	_ = encode.Encode(s.unserved)
 	// What stands twice in a library, in two files, is one copy all the same.
 	s.name = "p" + hex.EncodeToString(digest.Sum(nil))[:10]
 	return s

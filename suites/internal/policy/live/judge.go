@@ -90,7 +90,7 @@ func (b *Bench) Judge(ctx context.Context, l *example.Library) (*Judgement, erro
 	// A policy without examples is installed all the same: it may not compile.
 	for _, p := range l.Policies {
 		if _, there := bases[p]; !there && formOf(p.Object) != nil {
-			s := newSubject(p, nil, nil, Aspect{Whole: true, Validation: -1, Condition: -1, Constraint: -1})
+			s := b.newSubject(p, nil, nil, Aspect{Whole: true, Validation: -1, Condition: -1, Constraint: -1})
 			bases[p] = s
 			want(s)
 		}
@@ -261,7 +261,7 @@ func (b *Bench) subject(e *example.Example, aspect Aspect) subject {
 	if _, takes, _ := unstructured.NestedMap(e.Policy.Object.Object, "spec", "paramKind"); takes {
 		params = e.Test.Params
 	}
-	return newSubject(e.Policy, exceptions, params, aspect)
+	return b.newSubject(e.Policy, exceptions, params, aspect)
 }
 
 // names says whether an exception is one from this policy.

@@ -1,6 +1,7 @@
 package live
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"regexp"
@@ -153,13 +154,16 @@ func (legacyForm) install(s subject) (installation, error) {
 	for i, rule := range rulesOf(policy) {
 		if judgedRule(rule) && (s.aspect.Whole || s.aspect.Validation == i) {
 			kept[i] = true
+			if !withoutKinds(rule, s.unserved) {
+				continue
+			}
 			rules = append(rules, copiesOfRule(s, i, rule, exceptions)...)
 			if lenient(policy, rule) {
 				updates = append(updates, lenientRules(i, rule)...)
 			}
 		}
 	}
-	if rules == nil {
+	if len(kept) == 0 {
 		return installation{}, fmt.Errorf("%s has no rule that validates", s.policy)
 	}
 	canary := canaryObject("ConfigMap", nil)
@@ -186,6 +190,85 @@ func (legacyForm) install(s subject) (installation, error) {
 	}
 	out.objects = append(append(exceptions, out.objects...), object)
 	return out, nil
+}
+
+// kindSelector is how a rule names kinds: GROUP/VERSION/KIND/SUBRESOURCE, where all
+// but the kind may be missing.
+var kindSelector = regexp.MustCompile(`^(?:(?:([^/]+)/)?(v\d(?:(?:alpha|beta)\d)?|\*)/)?([^/.]+)(?:[/.](.+))?$`)
+
+// unserved are the kinds that a legacy policy names and that the server does not
+// know. For each of them Kyverno asks the server anew for all that it knows, and
+// answers nobody meanwhile.
+func (b *Bench) unserved(policy *unstructured.Unstructured) []string {
+	if !isLegacy(policy) {
+		return nil
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	served := func(selector string) bool {
+		parts := kindSelector.FindStringSubmatch(selector)
+		if parts == nil || b.subkinds[parts[3]] {
+			return true
+		}
+		for gvk := range b.kinds {
+			if wildcard(cmp.Or(parts[1], "*"), gvk.Group) && wildcard(cmp.Or(parts[2], "*"), gvk.Version) && wildcard(parts[3], gvk.Kind) {
+				return true
+			}
+		}
+		return false
+	}
+	var out []string
+	for _, rule := range rulesOf(policy) {
+		for _, resources := range resourcesOf(rule) {
+			kinds, _, _ := unstructured.NestedStringSlice(resources, "kinds")
+			for _, kind := range kinds {
+				if !served(kind) && !slices.Contains(out, kind) {
+					out = append(out, kind)
+				}
+			}
+		}
+	}
+	slices.Sort(out)
+	return out
+}
+
+// withoutKinds takes kinds from what a rule matches and excludes, in place; false:
+// nothing is left that it can match. A filter for such kinds only matches nothing.
+func withoutKinds(rule map[string]any, unserved []string) bool {
+	if len(unserved) == 0 {
+		return true
+	}
+	left := func(filter any) bool {
+		fields, _ := filter.(map[string]any)
+		resources, _ := fields["resources"].(map[string]any)
+		kinds, found, _ := unstructured.NestedStringSlice(resources, "kinds")
+		if !found || len(kinds) == 0 {
+			return true
+		}
+		kinds = slices.DeleteFunc(kinds, func(kind string) bool { return slices.Contains(unserved, kind) })
+		_ = unstructured.SetNestedStringSlice(resources, kinds, "kinds") // of a map that has it
+		return len(kinds) > 0
+	}
+	for _, side := range []string{"match", "exclude"} {
+		block, there := rule[side].(map[string]any)
+		if !there {
+			continue
+		}
+		none := !left(block)
+		if list, ok := block["any"].([]any); ok {
+			list = slices.DeleteFunc(list, func(filter any) bool { return !left(filter) })
+			block["any"], none = list, len(list) == 0
+		} else if list, ok := block["all"].([]any); ok {
+			none = slices.ContainsFunc(list, func(filter any) bool { return !left(filter) })
+		}
+		switch {
+		case none && side == "match":
+			return false
+		case none:
+			delete(rule, side)
+		}
+	}
+	return true
 }
 
 // legacyCopy is a copy of a policy with other rules, which refuses nothing.

@@ -131,6 +131,9 @@ type subject struct {
 	// parameters from.
 	exceptions, params []*unstructured.Unstructured
 	aspect             Aspect
+	// unserved are the kinds that its rules name and that the server does not know,
+	// so that nothing can be of them.
+	unserved []string
 	// name is that of the copy: unique, short, and made of all that the copy is
 	// made of. A changed policy has a copy of another name, so whatever answers to
 	// a name answers for what the policy says now, and what the webhooks list under

@@ -73,7 +73,9 @@ func (b *Bench) discover() error {
 			continue
 		}
 		for _, r := range list.APIResources {
-			if !strings.Contains(r.Name, "/") {
+			if strings.Contains(r.Name, "/") {
+				b.subkinds[r.Kind] = true
+			} else {
 				b.kinds[group.WithKind(r.Kind)] = resource{group.WithResource(r.Name), r.Namespaced}
 			}
 		}
