@@ -7,6 +7,7 @@ import (
 	"maps"
 	"net/http"
 	"net/url"
+	"os"
 	"slices"
 	"strings"
 	"time"
@@ -187,6 +188,9 @@ func (b *Bench) persist(ctx context.Context, call func(context.Context) response
 		}
 		got := call(ctx)
 		trouble := b.trouble(got.err)
+		if os.Getenv("BENCH_DEBUG") != "" && (got.seconds > 1 || trouble != troubleNone) {
+			fmt.Println("DEBUG", time.Now().Format("05.000"), got.seconds, trouble, got.err)
+		}
 		b.limit.release(trouble == troubleNone || trouble == troubleShort)
 		patience := b.options.Patience
 		switch trouble {

@@ -47,8 +47,8 @@ func (celForm) judges(policy *unstructured.Unstructured) bool {
 	return (kind == "ValidatingPolicy" || kind == "NamespacedValidatingPolicy") && (mode == "" || mode == "Kubernetes")
 }
 
-func (celForm) audits(policy *unstructured.Unstructured) bool {
-	actions, found, _ := unstructured.NestedStringSlice(policy.Object, "spec", "validationActions")
+func (celForm) audits(policy *example.Policy) bool {
+	actions, found, _ := unstructured.NestedStringSlice(policy.Object.Object, "spec", "validationActions")
 	// None at all means Deny.
 	if !found || len(actions) == 0 {
 		return false
@@ -198,15 +198,23 @@ func (celForm) written(s subject) (objects []*unstructured.Unstructured, why str
 	if on, found, _ := unstructured.NestedBool(object.Object, "spec", "evaluation", "admission", "enabled"); found && !on {
 		return nil, "it is not asked at admission", nil
 	}
+	if err := selectFirst(object, s); err != nil {
+		return nil, "", err
+	}
+	return []*unstructured.Unstructured{object}, "", nil
+}
+
+// selectFirst puts the selector of the policy as written before its conditions.
+func selectFirst(object *unstructured.Unstructured, s subject) error {
 	conditions, _, err := unstructured.NestedSlice(object.Object, "spec", "matchConditions")
 	if err != nil {
-		return nil, "", fmt.Errorf("%s: %w", s.policy, err)
+		return fmt.Errorf("%s: %w", s.policy, err)
 	}
 	conditions = append([]any{map[string]any{"name": "fpc-ask", "expression": selector(writtenName(s.name))}}, conditions...)
 	if err := unstructured.SetNestedSlice(object.Object, conditions, "spec", "matchConditions"); err != nil {
-		return nil, "", fmt.Errorf("%s: %w", s.policy, err)
+		return fmt.Errorf("%s: %w", s.policy, err)
 	}
-	return []*unstructured.Unstructured{object}, "", nil
+	return nil
 }
 
 // writtenName is what a request asks for when it asks for the policy as written.

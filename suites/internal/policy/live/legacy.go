@@ -114,7 +114,8 @@ func ruleNames(name string) []string {
 	return out
 }
 
-func (legacyForm) audits(policy *unstructured.Unstructured) bool {
+func (legacyForm) audits(p *example.Policy) bool {
+	policy := p.Object
 	return !slices.ContainsFunc(rulesOf(policy), func(rule map[string]any) bool {
 		return rule["validate"] != nil && (enforces(policy, rule) || overrides(policy.Object["spec"], "validationFailureActionOverrides") || overrides(rule["validate"], "failureActionOverrides"))
 	})

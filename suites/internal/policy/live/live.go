@@ -153,6 +153,8 @@ type installation struct {
 	labels map[string]string
 	// also are labels that what the canary changes needs.
 	also map[string]string
+	// anchors are made once and stay until the bench is closed.
+	anchors []*unstructured.Unstructured
 	// problem says why the copy can match nothing at all, so that no canary can
 	// show it to be effective.
 	problem string
@@ -190,7 +192,7 @@ type form interface {
 	// is said by a copy that does not match.
 	settle(e *example.Example, all []said) Reply
 	// audits says whether the policy as written refuses nothing.
-	audits(policy *unstructured.Unstructured) bool
+	audits(policy *example.Policy) bool
 	// written are the objects of the policy as it stands, which answers only
 	// requests that name the subject's copy, under its own name, with its own
 	// words. No object at all: its denial cannot be shown, and the text says why.
@@ -217,6 +219,6 @@ type judge interface {
 // forms and judges are all that there are. A policy that none of them is for is
 // NOT_SUPPORTED.
 var (
-	forms  = []form{celForm{}, legacyForm{}}
+	forms  = []form{celForm{}, legacyForm{}, admissionForm{}}
 	judges = []judge{changes{}}
 )
