@@ -19,6 +19,14 @@ import (
 // example has requests of its own.
 type changes struct{}
 
+// admissionGroup is that of Kubernetes' own policies.
+const admissionGroup = "admissionregistration.k8s.io"
+
+func takesParameters(policy *unstructured.Unstructured) bool {
+	_, found, _ := unstructured.NestedMap(policy.Object, "spec", "paramKind")
+	return found && policy.GroupVersionKind().Group == admissionGroup
+}
+
 // effect is what a policy, or a rule of it, does.
 type effect int
 
@@ -49,6 +57,10 @@ func effectOf(policy *unstructured.Unstructured, rule string) effect {
 			return effectMutate
 		case "GeneratingPolicy", "NamespacedGeneratingPolicy":
 			return effectGenerate
+		}
+	case admissionGroup:
+		if policy.GetKind() == "MutatingAdmissionPolicy" {
+			return effectMutate
 		}
 	case legacyGroup:
 		if !isLegacy(policy) {
@@ -164,6 +176,8 @@ func (b *Bench) trial(state *PolicyState, v *Verdict) (*trial, error) {
 	s := b.subject(e, Aspect{Whole: true, Validation: -1, Condition: -1, Constraint: -1})
 	does := effectOf(state.Policy.Object, e.Rule)
 	switch {
+	case takesParameters(state.Policy.Object):
+		v.Verdict, v.Reason = example.NotSupported, "a MutatingAdmissionPolicy with parameters is not judged live"
 	case does == effectMutate && e.Operation == opDelete:
 		v.Verdict, v.Reason = example.NotSupported, "an API server takes no changes of what is deleted"
 	case does == effectMutate:
@@ -300,7 +314,7 @@ func (t *trial) install(ctx context.Context, b *Bench) error {
 		}
 		got := b.send(ctx, request{operation: opCreate, object: object, real: true})
 		if got.unavailable {
-			return fmt.Errorf("install a copy of %s: %w", t.subject.policy, got.err)
+			return fmt.Errorf("install a copy of %s: %w", t.policy, got.err)
 		}
 		if got.err != nil && !apierrors.IsAlreadyExists(got.err) {
 			return errors.New(b.whyRefused(ctx, c, got))

@@ -4,27 +4,20 @@ package live
 
 import (
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
 	. "github.com/onsi/gomega"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	"sigs.k8s.io/yaml"
 
 	"github.com/your-org/flux-platform-conformance/suites/internal/policy/example"
 )
 
-func object(t *testing.T, text string) *unstructured.Unstructured {
-	t.Helper()
-	out := &unstructured.Unstructured{}
-	NewWithT(t).Expect(yaml.Unmarshal([]byte(text), &out.Object)).To(Succeed(), text)
-	return out
-}
-
 // judged judges examples of a policy, each in a test of its own unless it has one.
 func judged(t *testing.T, policy string, examples ...*example.Example) (PolicyState, []Verdict) {
 	t.Helper()
-	p := &example.Policy{Object: object(t, policy)}
+	p := &example.Policy{Object: parsed(t, policy)}
 	l := &example.Library{Policies: []*example.Policy{p}}
 	for _, e := range examples {
 		if e.Test == nil {
@@ -67,10 +60,10 @@ func TestAMutatingPolicyIsJudgedByWhatItMakesOfAnObject(t *testing.T) {
 	g := NewWithT(t)
 	state, got := judged(
 		t, addsLabel,
-		&example.Example{Object: object(t, service("a", "{}")), Expected: example.Pass, Patched: object(t, service("a", "{colour: blue}"))},
-		&example.Example{Object: object(t, service("a", "{}")), Expected: example.Pass, Patched: object(t, service("a", "{colour: red}"))},
-		&example.Example{Object: object(t, service("a", "{colour: green}")), Expected: example.Skip},
-		&example.Example{Object: object(t, service("a", "{}")), Expected: example.Pass, Operation: opUpdate, Patched: object(t, service("a", "{colour: blue}"))},
+		&example.Example{Object: parsed(t, service("a", "{}")), Expected: example.Pass, Patched: parsed(t, service("a", "{colour: blue}"))},
+		&example.Example{Object: parsed(t, service("a", "{}")), Expected: example.Pass, Patched: parsed(t, service("a", "{colour: red}"))},
+		&example.Example{Object: parsed(t, service("a", "{colour: green}")), Expected: example.Skip},
+		&example.Example{Object: parsed(t, service("a", "{}")), Expected: example.Pass, Operation: opUpdate, Patched: parsed(t, service("a", "{colour: blue}"))},
 	)
 	g.Expect(state.Problem).To(BeEmpty())
 	for i, want := range []example.Verdict{example.Pass, example.Fail, example.Skip, example.Pass} {
@@ -98,10 +91,10 @@ spec:
 func TestALegacyMutationIsJudgedByRule(t *testing.T) {
 	g := NewWithT(t)
 	pod := func(labels, dns string) *unstructured.Unstructured {
-		return object(t, "{apiVersion: v1, kind: Pod, metadata: {name: mutate-a, labels: "+labels+"}, spec: {dnsPolicy: "+dns+", containers: [{name: a, image: a}]}}")
+		return parsed(t, "{apiVersion: v1, kind: Pod, metadata: {name: mutate-a, labels: "+labels+"}, spec: {dnsPolicy: "+dns+", containers: [{name: a, image: a}]}}")
 	}
 	deployment := func(labels string) *unstructured.Unstructured {
-		return object(t, "{apiVersion: apps/v1, kind: Deployment, metadata: {name: mutate-a}, spec: {selector: {matchLabels: {a: b}}, template: {metadata: {labels: {a: b "+labels+"}}, spec: {containers: [{name: a, image: a}]}}}}")
+		return parsed(t, "{apiVersion: apps/v1, kind: Deployment, metadata: {name: mutate-a}, spec: {selector: {matchLabels: {a: b}}, template: {metadata: {labels: {a: b "+labels+"}}, spec: {containers: [{name: a, image: a}]}}}}")
 	}
 	_, got := judged(
 		t, addsDefaults,
@@ -116,4 +109,66 @@ func TestALegacyMutationIsJudgedByRule(t *testing.T) {
 		t.Log(i, got[i].Verdict, got[i].Reason, got[i].Words, got[i].Notes, got[i].Sent, got[i].Seconds)
 		g.Expect(got[i].Verdict).To(Equal(want), "example %d", i)
 	}
+}
+
+const admissionAddsLabel = `
+apiVersion: admissionregistration.k8s.io/v1
+kind: MutatingAdmissionPolicy
+metadata: {name: mutate-admission-label}
+spec:
+  reinvocationPolicy: Never
+  matchConstraints:
+    resourceRules: [{apiGroups: [""], apiVersions: [v1], operations: [CREATE], resources: [services]}]
+  matchConditions: [{name: colourless, expression: "!has(object.metadata.labels) || !('colour' in object.metadata.labels)"}]
+  mutations:
+  - patchType: ApplyConfiguration
+    applyConfiguration: {expression: "Object{metadata: Object.metadata{labels: {'colour': 'blue'}}}"}
+`
+
+func TestAMutatingAdmissionPolicyIsJudgedByWhatItMakesOfAnObject(t *testing.T) {
+	g := NewWithT(t)
+	state, got := judged(
+		t, admissionAddsLabel,
+		&example.Example{Object: parsed(t, service("a", "{}")), Expected: example.Pass, Patched: parsed(t, service("a", "{colour: blue}"))},
+		&example.Example{Object: parsed(t, service("a", "{}")), Expected: example.Pass, Patched: parsed(t, service("a", "{colour: red}"))},
+		&example.Example{Object: parsed(t, service("a", "{colour: green}")), Expected: example.Skip},
+	)
+	g.Expect(state.Problem).To(BeEmpty())
+	for i, want := range []example.Verdict{example.Pass, example.Fail, example.Skip} {
+		t.Log(i, got[i].Verdict, got[i].Reason, got[i].Words, got[i].Notes, got[i].Sent, got[i].Seconds)
+		g.Expect(got[i].Verdict).To(Equal(want), "example %d", i)
+	}
+}
+
+func TestAMutatingPolicyIsExceptedWhereItsTestSaysSo(t *testing.T) {
+	g := NewWithT(t)
+	exception := parsed(t, `
+apiVersion: policies.kyverno.io/v1
+kind: PolicyException
+metadata: {name: mutate-excepted, namespace: default}
+spec:
+  policyRefs: [{name: mutate-adds-label, kind: MutatingPolicy}]
+  matchConditions: [{name: one, expression: "object.metadata.name == 'mutate-excepted'"}]
+`)
+	test := &example.Test{Exceptions: []*unstructured.Unstructured{exception}}
+	state, got := judged(
+		t, addsLabel,
+		&example.Example{Test: test, Object: parsed(t, service("excepted", "{}")), Expected: example.Skip},
+		&example.Example{Test: test, Object: parsed(t, service("b", "{}")), Expected: example.Pass},
+		&example.Example{Object: parsed(t, service("excepted", "{}")), Expected: example.Pass},
+	)
+	t.Log(state.Problem, got[0].Verdict, got[1].Verdict, got[2].Verdict)
+	g.Expect([]example.Verdict{got[1].Verdict, got[2].Verdict}).To(Equal([]example.Verdict{example.Pass, example.Pass}))
+	g.Expect(got[0].Verdict).To(Equal(example.Skip), "this needs a Kyverno that takes exceptions of every namespace")
+}
+
+func TestAMutatingPolicyThatDoesNotCompileIsExplained(t *testing.T) {
+	g := NewWithT(t)
+	broken := strings.Replace(addsLabel, "Object{metadata", "Object{nonsense(", 1)
+	state, got := judged(t, broken, &example.Example{Object: parsed(t, service("a", "{}")), Expected: example.Pass})
+	g.Expect(state.Problem).To(ContainSubstring("is refused"))
+	g.Expect(state.Problem).To(ContainSubstring("nonsense"))
+	g.Expect(state.Problem).NotTo(MatchRegexp(`p[0-9a-f]{10}`))
+	g.Expect(got[0].Verdict).To(Equal(example.Unknown))
+	t.Log(state.Problem)
 }

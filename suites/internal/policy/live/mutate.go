@@ -41,7 +41,10 @@ func marked(object *unstructured.Unstructured, name string) (*unstructured.Unstr
 
 // mutation is the trial of an example whose object a policy changes.
 func mutation(s subject, state *PolicyState, e *example.Example) (*trial, error) {
-	if s.policy.Object.GroupVersionKind().Group == celGroup {
+	switch s.policy.Object.GroupVersionKind().Group {
+	case admissionGroup:
+		return trialWith(s, state, admissionMutatingCopy)
+	case celGroup:
 		return trialWith(s, state, mutatingCopy)
 	}
 	all := mutatingRules(s.policy.Object)
@@ -91,6 +94,56 @@ func mutatingCopy(s subject) (installation, error) {
 	mutations, _ := spec["mutations"].([]any)
 	spec["mutations"] = append(slices.Clone(mutations), markPatch(s.name))
 	return out, inForce(s, object, &out)
+}
+
+// admissionMutatingCopy is that of Kubernetes' own MutatingAdmissionPolicy with its
+// bindings, and one for its canary.
+func admissionMutatingCopy(s subject) (installation, error) {
+	object := copyOf(s.policy.Object, s.name)
+	object.SetAPIVersion(admissionGroup + "/v1")
+	spec, ok := object.Object["spec"].(map[string]any)
+	if !ok {
+		return installation{}, fmt.Errorf("%s has no spec", s.policy)
+	}
+	spec["failurePolicy"] = "Fail"
+	var out installation
+	if err := selecting(s, spec, false, &out); err != nil {
+		return installation{}, err
+	}
+	mutations, _ := spec["mutations"].([]any)
+	spec["mutations"] = append(slices.Clone(mutations), markPatch(s.name))
+	bindings := s.policy.Bindings
+	if len(bindings) == 0 {
+		bindings = []*unstructured.Unstructured{{Object: map[string]any{"kind": "MutatingAdmissionPolicyBinding", "spec": map[string]any{}}}}
+	}
+	out.objects = append(out.objects, object)
+	bind := func(binding *unstructured.Unstructured, suffix string) (map[string]any, error) {
+		bound, fields, err := boundCopy(binding, s, suffix)
+		if err != nil {
+			return nil, err
+		}
+		bound.SetAPIVersion(admissionGroup + "/v1")
+		// This kind of binding has none.
+		delete(fields, "validationActions")
+		out.objects = append(out.objects, bound)
+		return fields, nil
+	}
+	for i, binding := range bindings {
+		if _, err := bind(binding, strconv.Itoa(i)); err != nil {
+			return installation{}, err
+		}
+	}
+	if out.canary == nil {
+		return out, nil
+	}
+	// The last one: when it is in force, the others are.
+	fields, err := bind(bindings[0], bindingCanary)
+	if err != nil {
+		return installation{}, err
+	}
+	rules, _, _ := unstructured.NestedSlice(spec, "matchConstraints", "resourceRules")
+	fields["matchResources"] = map[string]any{"resourceRules": []any{rules[len(rules)-1]}}
+	return out, nil
 }
 
 // inForce completes the installation of a copy in CEL by its exceptions and the
@@ -247,17 +300,26 @@ func mutatesCanary(ctx context.Context, b *Bench, t *trial) (bool, error) {
 func askMutation(ctx context.Context, b *Bench, t *trial, v *Verdict) {
 	e := v.Example
 	object := b.place(e.Object)
-	bare := request{operation: e.Operation, subresource: e.Subresource, object: object, user: e.Test.User}
-	if e.Operation == opUpdate {
-		stored, undo, got := b.store(ctx, object)
+	bare := request{operation: e.Operation, subresource: e.Subresource, parent: e.Parent, object: object, user: e.Test.User}
+	whole := object
+	if !e.Parent.Empty() {
+		if whole = parent(&query{example: e, object: object}); whole == nil {
+			v.Verdict, v.Reason = example.NotSupported, fmt.Sprintf("the %s whose %s it is stands in no file of the test", e.Parent.Kind, e.Subresource)
+			return
+		}
+		whole = b.place(whole)
+	}
+	if e.Operation == opUpdate || !e.Parent.Empty() {
+		stored, undo, got := b.store(ctx, whole)
 		if got.err != nil {
 			v.Verdict, v.Reason = refusedOr(got), "store the object first: "+got.err.Error()
 			return
 		}
 		defer func() { note(v, undo(context.WithoutCancel(ctx))) }()
-		bare.object = stored
-	}
-	if e.Operation == opCreate {
+		if e.Parent.Empty() {
+			bare.object = stored
+		}
+	} else {
 		restore, err := b.vacate(ctx, object)
 		if err != nil {
 			v.Verdict, v.Reason = example.NotSupported, err.Error()
