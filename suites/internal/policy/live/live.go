@@ -154,6 +154,8 @@ type installation struct {
 	// namespace needs.
 	canary *unstructured.Unstructured
 	labels map[string]string
+	// also are labels that what the canary changes needs.
+	also map[string]string
 	// anchors are made once and stay until the bench is closed.
 	anchors []*unstructured.Unstructured
 	// problem says why the copy can match nothing at all, so that no canary can
@@ -221,5 +223,5 @@ type judge interface {
 // NOT_SUPPORTED.
 var (
 	forms  = []form{celForm{}, legacyForm{}, admissionForm{}}
-	judges = []judge{}
+	judges = []judge{changes{}}
 )
