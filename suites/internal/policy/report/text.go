@@ -201,7 +201,7 @@ func (p Policy) coverage() string {
 		return "NOT JUDGED"
 	case p.Unproven:
 		return "UNPROVEN"
-	case len(p.Coverage) == 0:
+	case covered+missing == 0:
 		return "-"
 	case missing == 0:
 		return fmt.Sprintf("%d, full", covered)
