@@ -148,9 +148,6 @@ func (p *program) readPolicies(in *policiesInput, out *report.Input) error {
 	if out.Library, err = loadPolicies(dir, in.names); err != nil {
 		return invalid{err}
 	}
-	for _, f := range out.Library.Findings {
-		fmt.Fprintln(p.errOut, f.Error())
-	}
 	switch found := len(out.Library.Findings); {
 	case len(out.Library.Examples()) == 0:
 		return invalid{fmt.Errorf("%s: there is no example to judge: a folder of policies holds a %s, whose results name resources%s",
@@ -158,6 +155,9 @@ func (p *program) readPolicies(in *policiesInput, out *report.Input) error {
 	case found > 0 && in.strict:
 		return invalid{fmt.Errorf("%d files or entries are wrong, and --strict judges nothing then", found)}
 	case found > 0:
+		for _, f := range out.Library.Findings {
+			fmt.Fprintln(p.errOut, f.Error())
+		}
 		fmt.Fprintf(p.errOut, "note: %d files or entries are wrong, which fails the run; everything else is judged\n", found)
 	}
 	return nil
