@@ -212,12 +212,17 @@ func choose(library *example.Library, names []string) error {
 	if err := errors.Join(problems...); err != nil {
 		return err
 	}
-	library.Policies = slices.DeleteFunc(library.Policies, func(p *example.Policy) bool { return !chosen[p.Object.GetName()] })
+	narrow(library, func(p *example.Policy) bool { return chosen[p.Object.GetName()] })
+	return nil
+}
+
+// narrow leaves those policies in a library that are kept, and what asks them.
+func narrow(library *example.Library, kept func(*example.Policy) bool) {
+	library.Policies = slices.DeleteFunc(library.Policies, func(p *example.Policy) bool { return !kept(p) })
 	for _, t := range library.Tests {
-		t.Examples = slices.DeleteFunc(t.Examples, func(e *example.Example) bool { return !chosen[e.Policy.Object.GetName()] })
+		t.Examples = slices.DeleteFunc(t.Examples, func(e *example.Example) bool { return !kept(e.Policy) })
 	}
 	library.Tests = slices.DeleteFunc(library.Tests, func(t *example.Test) bool { return len(t.Examples) == 0 })
-	return nil
 }
 
 // explainedPolicies reads the list of explained differences.
@@ -323,7 +328,9 @@ func (b *bench) open(ctx context.Context) (*live.Bench, error) {
 		return nil, err
 	}
 	return live.Open(ctx, live.Options{Config: config, Progress: func(doing string) {
-		b.display.Handle(progress.Event{Time: time.Now(), Environment: bringup.BenchName, Phase: b.doing.Load().(string), Waiting: doing})
+		if phase, _ := b.doing.Load().(string); phase != "" {
+			b.display.Handle(progress.Event{Time: time.Now(), Environment: bringup.BenchName, Phase: phase, Waiting: doing})
+		}
 	}})
 }
 

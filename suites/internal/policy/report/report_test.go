@@ -167,9 +167,11 @@ func TestWriteState(t *testing.T) {
 	t.Parallel()
 	g := NewWithT(t)
 	var text bytes.Buffer
-	g.Expect(report.Make(rich()).WriteState(&text, check.TextOptions{Width: 120}, func(p report.Policy) bool { return p.Name == "limits" })).To(Succeed())
-	g.Expect(text.String()).To(ContainSubstring("limits"))
-	g.Expect(text.String()).NotTo(ContainSubstring("Pod apps/missed"))
+	r := report.Make(rich())
+	g.Expect(r.WriteState(&text, check.TextOptions{Width: 120})).To(Succeed())
+	g.Expect(text.String()).To(And(ContainSubstring("WRONG"), ContainSubstring("not exercised"), Not(ContainSubstring("invalid-input"))))
+	g.Expect(r.Fails(r.Policies[0])).To(BeTrue())
+	g.Expect(r.Fails(r.Policies[2])).To(BeFalse(), "no example is an error only strictly")
 }
 
 // Each outcome by itself decides the result of a run in which all else is well.
