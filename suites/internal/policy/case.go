@@ -22,6 +22,7 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/util/wait"
 	utilyaml "k8s.io/apimachinery/pkg/util/yaml"
+	"k8s.io/client-go/util/retry"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/yaml"
 )
@@ -337,11 +338,15 @@ func Ask(ctx context.Context, c client.Client, example Case) error {
 	var err error
 	switch example.Operation {
 	case Update:
-		stored := object.DeepCopy()
-		if err = c.Get(ctx, client.ObjectKeyFromObject(object), stored); err == nil {
-			object.SetResourceVersion(stored.GetResourceVersion())
-			err = c.Update(ctx, object, client.DryRunAll)
-		}
+		// Controllers write a new object's status just then.
+		err = retry.RetryOnConflict(retry.DefaultBackoff, func() error {
+			stored, sent := object.DeepCopy(), object.DeepCopy()
+			if err := c.Get(ctx, client.ObjectKeyFromObject(object), stored); err != nil {
+				return err
+			}
+			sent.SetResourceVersion(stored.GetResourceVersion())
+			return c.Update(ctx, sent, client.DryRunAll)
+		})
 	case Delete:
 		err = c.Delete(ctx, object, client.DryRunAll)
 	default:
