@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 )
 
 // Verdict is what a policy says of an object, or why nothing can be said.
@@ -54,9 +55,12 @@ type Library struct {
 	Policies []*Policy
 	// Tests are the documents of the test files, in the order of their places.
 	Tests []*Test
-	// Findings are what is wrong with the files. What they concern is left out;
-	// everything else was read all the same.
+	// Findings are what is wrong with the files. What they concern is left out,
+	// unless the text says how it was read; everything else was read all the same.
 	Findings []Finding
+	// Notes are what is right, but worth to know: spellings that «kyverno test»
+	// does not take any more.
+	Notes []Finding
 }
 
 // Examples are those of all tests, in order.
@@ -91,6 +95,8 @@ func (p *Policy) String() string { return p.Object.GetKind() + " " + p.Object.Ge
 // Test is one document of a test file: the world in which its examples stand.
 type Test struct {
 	Place
+	// Name is unique within the file: of several tests of one name the later ones
+	// are numbered.
 	Name string
 	// Policies are those that the document names.
 	Policies []*Policy
@@ -108,6 +114,9 @@ type Test struct {
 	Resources []*unstructured.Unstructured
 	// Examples are its results, expanded to one for each object.
 	Examples []*Example
+	// Document is the test as its file has it, for those who hand it on; numbers
+	// are json.Number.
+	Document map[string]any
 }
 
 // User is who asks.
@@ -117,6 +126,8 @@ type User struct {
 	// Roles (NAMESPACE:NAME) and ClusterRoles are those that the test says the
 	// user is bound to.
 	Roles, ClusterRoles []string
+	// Extra is what else is known of the user.
+	Extra map[string][]string
 }
 
 // Example is one result of a test for one object.
@@ -132,9 +143,12 @@ type Example struct {
 	Rule   string
 	// Object is the one that is judged, Operation CREATE, UPDATE, DELETE or
 	// CONNECT. Of an UPDATE it is the old one as well, as for Kyverno's CLI.
-	Object      *unstructured.Unstructured
-	Operation   string
+	Object    *unstructured.Unstructured
+	Operation string
+	// Subresource is the one that the object is of (scale), and Parent the kind
+	// that has it; empty: the object is one itself.
 	Subresource string
+	Parent      schema.GroupVersionKind
 	// Expected is what the test file says.
 	Expected Verdict
 	// Message is a fragment of the refusal; empty: any.
