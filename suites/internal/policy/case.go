@@ -15,6 +15,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/util/wait"
+	"k8s.io/client-go/util/retry"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/your-org/flux-platform-conformance/suites/internal/policy/example"
@@ -172,11 +173,15 @@ func Ask(ctx context.Context, c client.Client, example Case) error {
 	var err error
 	switch example.Operation {
 	case Update:
-		stored := object.DeepCopy()
-		if err = c.Get(ctx, client.ObjectKeyFromObject(object), stored); err == nil {
-			object.SetResourceVersion(stored.GetResourceVersion())
-			err = c.Update(ctx, object, client.DryRunAll)
-		}
+		// Controllers write a new object's status just then.
+		err = retry.RetryOnConflict(retry.DefaultBackoff, func() error {
+			stored, sent := object.DeepCopy(), object.DeepCopy()
+			if err := c.Get(ctx, client.ObjectKeyFromObject(object), stored); err != nil {
+				return err
+			}
+			sent.SetResourceVersion(stored.GetResourceVersion())
+			return c.Update(ctx, sent, client.DryRunAll)
+		})
 	case Delete:
 		err = c.Delete(ctx, object, client.DryRunAll)
 	default:
