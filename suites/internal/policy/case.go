@@ -14,6 +14,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -52,11 +53,21 @@ type Case struct {
 	// User and Groups are who asks.
 	User   string
 	Groups []string
-	// Denied says that the policy must refuse, and Message with which words.
-	Denied  bool
-	Message string
+	// Denied says that the policy must refuse, and Message with which words. Errs
+	// says that it refuses because it cannot be evaluated: the words are not its own.
+	Denied, Errs bool
+	Message      string
+	// world is what stands in the cluster besides.
+	world world
 	// namespaces are the labels that the example expects of namespaces.
 	namespaces map[string]map[string]string
+}
+
+// world are objects that have to be in the cluster while an example is judged;
+// worlds of the same key are the same.
+type world struct {
+	key     string
+	objects []*unstructured.Unstructured
 }
 
 // String names the case in messages.
@@ -75,8 +86,10 @@ type testFile struct {
 	} `json:"metadata"`
 	Policies  []string `json:"policies"`
 	Resources []string `json:"resources"`
-	UserInfo  string   `json:"userinfo"`
-	Values    struct {
+	// ClusterResources are files of ClusterResource.
+	ClusterResources []string `json:"clusterResources"`
+	UserInfo         string   `json:"userinfo"`
+	Values           struct {
 		Namespaces []struct {
 			Metadata struct {
 				Name   string            `json:"name"`
@@ -184,6 +197,12 @@ func (f testFile) cases(dir string) ([]Case, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read a policy: %w", err)
 	}
+	standing := world{}
+	if len(f.ClusterResources) > 0 {
+		if standing, err = readWorld(dir, f.ClusterResources); err != nil {
+			return nil, fmt.Errorf("read what stands in the cluster: %w", err)
+		}
+	}
 	namespaces := map[string]map[string]string{}
 	for _, n := range f.Values.Namespaces {
 		namespaces[n.Metadata.Name] = n.Metadata.Labels
@@ -192,7 +211,7 @@ func (f testFile) cases(dir string) ([]Case, error) {
 	for i, r := range f.Results {
 		c := Case{
 			Test: fmt.Sprintf(" %s results[%d]", f.Metadata.Name, i), Policy: r.Policy, Operation: r.Operation,
-			User: who.UserInfo.Username, Groups: who.UserInfo.Groups, namespaces: namespaces,
+			User: who.UserInfo.Username, Groups: who.UserInfo.Groups, world: standing, namespaces: namespaces,
 		}
 		if c.Operation == "" {
 			c.Operation = Create
@@ -201,13 +220,14 @@ func (f testFile) cases(dir string) ([]Case, error) {
 		case "pass":
 		case "skip":
 			// The policy does not speak of it; whoever asks, it is admitted.
-		case "fail":
+		case "fail", "error":
+			c.Errs = r.Result == "error"
 			c.Denied, c.Message = true, f.Metadata.Annotations[MessageAnnotation]
 			if c.Message == "" {
 				return nil, fmt.Errorf("results[%d] expects a refusal, and the annotation %s does not say with which words", i, MessageAnnotation)
 			}
 		default:
-			return nil, fmt.Errorf("results[%d]: the result %q is none of pass, fail, skip", i, r.Result)
+			return nil, fmt.Errorf("results[%d]: the result %q is none of pass, fail, skip, error", i, r.Result)
 		}
 		if !slices.Contains([]string{Create, Update, Delete}, c.Operation) {
 			return nil, fmt.Errorf("results[%d]: the operation %q is not one of CREATE, UPDATE, DELETE", i, c.Operation)
@@ -253,6 +273,26 @@ func readUser(dir, name string) (userInfo, error) {
 	return who, nil
 }
 
+// readWorld reads files of ClusterResource.
+func readWorld(dir string, files []string) (world, error) {
+	out := world{key: dir + "\n" + strings.Join(files, "\n")}
+	resources, err := readObjects(dir, files)
+	if err != nil {
+		return out, err
+	}
+	for _, resource := range resources {
+		list, _, err := unstructured.NestedSlice(resource.Object, "spec", "resources")
+		if err != nil || resource.GetKind() != "ClusterResource" || len(list) == 0 {
+			return out, fmt.Errorf("the %s %q is no ClusterResource that has objects in spec.resources", resource.GetKind(), resource.GetName())
+		}
+		for _, entry := range list {
+			fields, _ := entry.(map[string]any)
+			out.objects = append(out.objects, &unstructured.Unstructured{Object: fields})
+		}
+	}
+	return out, nil
+}
+
 func readObjects(dir string, files []string) ([]*unstructured.Unstructured, error) {
 	var out []*unstructured.Unstructured
 	for _, name := range files {
@@ -278,10 +318,11 @@ func readObjects(dir string, files []string) ([]*unstructured.Unstructured, erro
 	return out, nil
 }
 
-// Translate rewrites an example for a cluster whose namespaces carry other
-// labels than the example says: where the two differ in a value, the two values
-// change places as label values and at the start of every text («dev-…» and
-// «prd-…»), since an example names itself and what it refers to.
+// Translate rewrites an example, and what has to be there besides, for a cluster
+// whose namespaces carry other labels than the example says: where the two differ
+// in a value, the two values change places as label values, at the start of every
+// text («dev-…» and «prd-…») and as a part of a host («a.dev.b»), since an example
+// names itself and what it refers to.
 func (c Case) Translate(live map[string]map[string]string) Case {
 	pairs := map[string]string{}
 	for namespace, labels := range c.namespaces {
@@ -294,21 +335,35 @@ func (c Case) Translate(live map[string]map[string]string) Case {
 	if len(pairs) == 0 {
 		return c
 	}
-	c.Object = c.Object.DeepCopy()
-	c.Object.Object, _ = swap(c.Object.Object, pairs).(map[string]any)
-	labels := c.Object.GetLabels()
+	c.Object = translated(c.Object, pairs)
+	objects := c.world.objects
+	c.world.objects = nil
+	for _, object := range objects {
+		c.world.objects = append(c.world.objects, translated(object, pairs))
+	}
+	return c
+}
+
+func translated(object *unstructured.Unstructured, pairs map[string]string) *unstructured.Unstructured {
+	object = object.DeepCopy()
+	object.Object, _ = swap(object.Object, pairs).(map[string]any)
+	labels := object.GetLabels()
 	for key, value := range labels {
 		if to, ok := pairs[value]; ok {
 			labels[key] = to
 		}
 	}
 	if len(labels) > 0 {
-		c.Object.SetLabels(labels)
+		object.SetLabels(labels)
 	}
-	return c
+	return object
 }
 
-// swap exchanges the beginnings of all texts of a value, in place where it can.
+// host is what may be the name of a host, or of several.
+var host = regexp.MustCompile(`^[a-z0-9*-]+([.][a-z0-9-]+)+$`)
+
+// swap exchanges the beginnings of all texts of a value, and the parts of hosts, in
+// place where it can.
 func swap(value any, pairs map[string]string) any {
 	switch v := value.(type) {
 	case map[string]any:
@@ -325,6 +380,16 @@ func swap(value any, pairs map[string]string) any {
 				return to + "-" + rest
 			}
 		}
+		if !host.MatchString(v) {
+			break
+		}
+		parts := strings.Split(v, ".")
+		for i, part := range parts {
+			if to, ok := pairs[part]; ok {
+				parts[i] = to
+			}
+		}
+		return strings.Join(parts, ".")
 	}
 	return value
 }
@@ -367,14 +432,23 @@ func Refusal(answer error, policy string) (string, bool) {
 // Problem says how the server's answer differs from what is expected; empty when
 // it does not. A refusal counts only when it names the policy and its message.
 func (c Case) Problem(answer error) string {
-	denial := "Policy " + c.Policy + " failed: "
+	denial := "Policy " + c.Policy + " failed: " + c.Message
+	told := answer != nil && strings.Contains(answer.Error(), denial)
+	if c.Errs {
+		begin := "Policy " + c.Policy + " error: "
+		denial = begin + "… " + c.Message
+		if answer != nil {
+			_, words, found := strings.Cut(answer.Error(), begin)
+			told = found && strings.Contains(words, c.Message)
+		}
+	}
 	switch {
 	case !c.Denied && answer != nil:
 		return "must be admitted, but: " + answer.Error()
 	case c.Denied && answer == nil:
 		return "must be refused, and was admitted"
-	case c.Denied && !strings.Contains(answer.Error(), denial+c.Message):
-		return fmt.Sprintf("must be refused with %q, but: %s", denial+c.Message, answer)
+	case c.Denied && !told:
+		return fmt.Sprintf("must be refused with %q, but: %s", denial, answer)
 	}
 	return ""
 }

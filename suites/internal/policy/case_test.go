@@ -131,12 +131,14 @@ func TestLoadCasesRefuses(t *testing.T) {
 		{"an example that no file holds", edited(t, "dev-other-config", "dev-others-config"), `results[1]: no resource file holds the ConfigMap "dev-others-config"`},
 		{"an example of another kind", edited(t, "kind: ConfigMap, resources: [dev-example-config]", "kind: Secret, resources: [dev-example-config]"), `results[0]: no resource file holds the Secret "dev-example-config"`},
 		{"a refusal without words", edited(t, "    conformance.flux-platform/message: the name must be your own\n", ""), "results[1] expects a refusal, and the annotation conformance.flux-platform/message does not say with which words"},
-		{"an unknown result", edited(t, "result: pass", "result: warn"), `results[0]: the result "warn" is none of pass, fail, skip`},
+		{"an unknown result", edited(t, "result: pass", "result: warn"), `results[0]: the result "warn" is none of pass, fail, skip, error`},
 		{"an unknown operation", edited(t, "DELETE", "REMOVE"), `results[1]: the operation "REMOVE" is not one of CREATE, UPDATE, DELETE`},
 		{"no policy", edited(t, "{policy: names, isValidatingPolicy: true, kind: ConfigMap, resources: [dev-example-config]", "{kind: ConfigMap, resources: [dev-example-config]"), "results[0] names no policy"},
 		{"a policy that no file holds", edited(t, "{policy: names, isValidatingPolicy: true, kind: ConfigMap, resources: [dev-example-config]", "{policy: name, isValidatingPolicy: true, kind: ConfigMap, resources: [dev-example-config]"), `results[0]: no policy file holds the policy "name"`},
 		{"a policy's file that is not there", edited(t, "policies: [policy.yaml]", "policies: [none.yaml]"), "read a policy: open "},
 		{"a result without an example", edited(t, "resources: [dev-example-config]", "resources: []"), "results[0] names no resource"},
+		{"what stands in the cluster and is not there", edited(t, "values:\n", "clusterResources: [none.yaml]\nvalues:\n"), "read what stands in the cluster: open "},
+		{"what stands in the cluster, in another form", edited(t, "values:\n", "clusterResources: [resources/good.yaml]\nvalues:\n"), `the ConfigMap "dev-example-config" is no ClusterResource that has objects in spec.resources`},
 		{"no result", good().with("names/kyverno-test.yaml", test[:strings.Index(test, "results:")]), "it has no result"},
 	} {
 		t.Run(row.name, func(t *testing.T) {
@@ -203,10 +205,12 @@ func TestTranslateReferences(t *testing.T) {
 			"replicas": int64(1),
 			"volumes":  []any{map[string]any{"name": "config", "configMap": map[string]any{"name": "dev-beetle-config"}}},
 			"text":     "of dev-beetle",
+			"hosts":    []any{"beetle.dev.example.com", "*.dev.example.com", "of beetle.dev.example.com"},
 		},
 	}}
 	const label = "example.com/environment"
-	c := Case{Object: example, namespaces: map[string]map[string]string{"apps": {label: "dev"}}}
+	more := object("dev-beetle-more", nil)
+	c := Case{Object: example, world: world{"more", []*unstructured.Unstructured{more}}, namespaces: map[string]map[string]string{"apps": {label: "dev"}}}
 	got := c.Translate(map[string]map[string]string{"apps": {label: "stg-eu"}})
 	g.Expect(got.Object.Object).To(Equal(map[string]any{
 		"metadata": map[string]any{"name": "stg-eu-beetle-app"},
@@ -214,8 +218,11 @@ func TestTranslateReferences(t *testing.T) {
 			"replicas": int64(1),
 			"volumes":  []any{map[string]any{"name": "config", "configMap": map[string]any{"name": "stg-eu-beetle-config"}}},
 			"text":     "of dev-beetle",
+			"hosts":    []any{"beetle.stg-eu.example.com", "*.stg-eu.example.com", "of beetle.dev.example.com"},
 		},
 	}))
+	g.Expect(got.world.objects[0].GetName()).To(Equal("stg-eu-beetle-more"), "what stands besides is of the same environment")
+	g.Expect(more.GetName()).To(Equal("dev-beetle-more"))
 	g.Expect(c.Object.GetName()).To(Equal("dev-beetle-app"), "the example itself is not changed")
 }
 
@@ -223,6 +230,8 @@ func TestProblem(t *testing.T) {
 	refusal := errors.New(`admission webhook "vpol.validate.kyverno.svc-fail" denied the request: Policy names failed: the name must be your own`)
 	forbidden := errors.New(`configmaps is forbidden: User "someone" cannot create resource`)
 	denied := Case{Policy: "names", Denied: true, Message: "the name must be your own"}
+	erring := Case{Policy: "values", Denied: true, Errs: true, Message: "excessive aliasing"}
+	fault := errors.New(`admission webhook "vpol.validate.kyverno.svc-fail" denied the request: Policy values error: error: yaml: document contains excessive aliasing`)
 	for _, row := range []struct {
 		name   string
 		c      Case
@@ -235,6 +244,10 @@ func TestProblem(t *testing.T) {
 		{"admitted and must not be", denied, nil, "must be refused, and was admitted"},
 		{"refused by another policy", Case{Policy: "labels", Denied: true, Message: "the name must be your own"}, refusal, `must be refused with "Policy labels failed: the name must be your own", but: ` + refusal.Error()},
 		{"refused with other words", Case{Policy: "names", Denied: true, Message: "the label"}, refusal, `must be refused with "Policy names failed: the label", but: ` + refusal.Error()},
+		{"refused because it errs", erring, fault, ""},
+		{"refused because it errs otherwise", Case{Policy: "values", Denied: true, Errs: true, Message: "line 1"}, fault, `must be refused with "Policy values error: … line 1", but: ` + fault.Error()},
+		{"erring instead of refusing", Case{Policy: "values", Denied: true, Message: "excessive aliasing"}, fault, `must be refused with "Policy values failed: excessive aliasing", but: ` + fault.Error()},
+		{"refusing instead of erring", Case{Policy: "names", Denied: true, Errs: true, Message: "the name"}, refusal, `must be refused with "Policy names error: … the name", but: ` + refusal.Error()},
 		{"refused by RBAC", denied, forbidden, `must be refused with "Policy names failed: the name must be your own", but: ` + forbidden.Error()},
 	} {
 		t.Run(row.name, func(t *testing.T) {

@@ -138,8 +138,8 @@ type Example struct {
 	Rule   string
 	// Object is the one that is judged, Operation CREATE, UPDATE, DELETE or
 	// CONNECT. Of an UPDATE it is the old one as well, as for Kyverno's CLI.
-	Object      *unstructured.Unstructured
-	Operation   string
+	Object    *unstructured.Unstructured
+	Operation string
 	// Subresource is the one that the object is of (scale), and Parent the kind
 	// that has it; empty: the object is one itself.
 	Subresource string
