@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/util/wait"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
@@ -85,7 +86,7 @@ type judge struct {
 func (j *judge) ask(ctx context.Context, verdicts []Verdict, indices []int) {
 	worlds := map[string][]int{"": nil}
 	for _, i := range indices {
-		key := verdicts[i].world.key
+		key := verdicts[i].world()
 		worlds[key] = append(worlds[key], i)
 	}
 	for _, key := range slices.Sorted(maps.Keys(worlds)) {
@@ -93,7 +94,7 @@ func (j *judge) ask(ctx context.Context, verdicts []Verdict, indices []int) {
 		var undo []func(context.Context) error
 		var err error
 		if key != "" {
-			undo, err = j.storeWorld(ctx, verdicts[indices[0]].world)
+			undo, err = j.storeAll(ctx, verdicts[indices[0]].standing)
 		}
 		if err == nil {
 			j.askIn(ctx, verdicts, indices)
@@ -110,10 +111,10 @@ func (j *judge) ask(ctx context.Context, verdicts []Verdict, indices []int) {
 	}
 }
 
-// storeWorld makes the objects of a world; what it returns removes those that were
-// made, also where it errs.
-func (j *judge) storeWorld(ctx context.Context, w world) (undo []func(context.Context) error, err error) {
-	for _, object := range w.objects {
+// storeAll makes objects; what it returns removes those that were made, also where
+// it errs.
+func (j *judge) storeAll(ctx context.Context, objects []*unstructured.Unstructured) (undo []func(context.Context) error, err error) {
+	for _, object := range objects {
 		remove, err := Store(ctx, j.in.Client, object)
 		if err != nil {
 			return undo, err

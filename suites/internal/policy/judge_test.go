@@ -110,19 +110,19 @@ func TestJudgeInAWorld(t *testing.T) {
 	g := NewWithT(t)
 	b := &bench{asked: map[string]int{}, stored: map[string]int{}}
 	in := b.input()
-	there := world{"there", []*unstructured.Unstructured{object("more", nil)}}
+	there := []*unstructured.Unstructured{object("more", nil)}
 	cases := []Case{
-		{Policy: "names", Operation: Delete, User: "someone", Object: object("right", nil), world: there},
-		{Policy: "names", Operation: Create, User: "someone", Object: object("other", nil), world: there},
+		{Policy: "names", Operation: Delete, User: "someone", Object: object("right", nil), standing: there},
+		{Policy: "names", Operation: Create, User: "someone", Object: object("other", nil), standing: there},
 	}
 	for _, v := range Judge(t.Context(), in, cases) {
 		g.Expect(v.Problem()).To(BeEmpty())
 	}
 	g.Expect(b.stored).To(Equal(map[string]int{"right": 1, "more": 1}), "what stands there is stored once for all examples of its world")
 	g.Expect(in.Client.Get(t.Context(), client.ObjectKey{Name: "more"}, object("more", nil))).To(MatchError(ContainSubstring("not found")), "and gone afterwards")
-	twice := world{"twice", []*unstructured.Unstructured{object("more", nil), object("more", nil)}}
+	twice := []*unstructured.Unstructured{object("more", nil), object("more", nil)}
 	in.Patience = time.Millisecond
-	v := Judge(t.Context(), in, []Case{{Policy: "names", Operation: Create, User: "someone", Object: object("right", nil), world: twice}})[0]
+	v := Judge(t.Context(), in, []Case{{Policy: "names", Operation: Create, User: "someone", Object: object("right", nil), standing: twice}})[0]
 	g.Expect(v.Problem()).To(ContainSubstring("store the example ConfigMap more"))
 	g.Expect(in.Client.Get(t.Context(), client.ObjectKey{Name: "more"}, object("more", nil))).To(MatchError(ContainSubstring("not found")), "what was stored before is gone, too")
 }

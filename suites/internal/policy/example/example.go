@@ -114,6 +114,9 @@ type Test struct {
 	Resources []*unstructured.Unstructured
 	// Examples are its results, expanded to one for each object.
 	Examples []*Example
+	// Document is the test as its file has it, for those who hand it on; numbers
+	// are json.Number.
+	Document map[string]any
 }
 
 // User is who asks.
@@ -123,6 +126,8 @@ type User struct {
 	// Roles (NAMESPACE:NAME) and ClusterRoles are those that the test says the
 	// user is bound to.
 	Roles, ClusterRoles []string
+	// Extra is what else is known of the user.
+	Extra map[string][]string
 }
 
 // Example is one result of a test for one object.
@@ -146,7 +151,8 @@ type Example struct {
 	Parent      schema.GroupVersionKind
 	// Expected is what the test file says.
 	Expected Verdict
-	// Message is a fragment of the refusal; empty: any.
+	// Message is a fragment of the refusal, or of what the evaluation fails with;
+	// empty: any.
 	Message string
 	// Patched is what a mutating policy must make of the object, of a target of
 	// the object's name or of the trigger; Generated what a generating one must
