@@ -321,8 +321,11 @@ func (l *loader) paths(place Place, dir, name, what string, deep bool) []string 
 	case err != nil:
 		l.find(place, "%s %q cannot be read: %s", what, name, reason(err))
 		return nil
-	case !info.IsDir():
+	case info.Mode().IsRegular():
 		return []string{full}
+	case !info.IsDir():
+		l.find(place, "%s %q is neither a file nor a folder; name one", what, name)
+		return nil
 	}
 	var out []string
 	err = filepath.WalkDir(full, func(name string, entry fs.DirEntry, err error) error {

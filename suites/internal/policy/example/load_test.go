@@ -242,6 +242,7 @@ spec: {validations: [{expression: "true"}]}
 		{"no result", library().with(testPath, namesTest[:strings.Index(namesTest, "results:")]), []string{testPath + `:1: the test "names" has no results`}, 0},
 		{"a file that is not there", edit("../names.yaml", "../name.yaml"), []string{testPath + `:8: the policy file "../name.yaml" does not exist; did you mean ../names.yaml?`, testPath + `:13: no policy file of this test holds the policy "names"`}, 2},
 		{"a file without its folder", edit("- objects.yaml", "- none/objects.yaml\n- objects.yaml"), []string{testPath + `:11: the resource file "none/objects.yaml" does not exist: nor does its folder`}, 3},
+		{"a device", edit("- objects.yaml", "- /dev/zero\n- objects.yaml"), []string{testPath + `:11: the resource file "/dev/zero" is neither a file nor a folder`}, 3},
 		{"a pattern", edit("../names.yaml", "../*.yaml\n- ../names.yaml"), []string{testPath + `:8: the policy file "../*.yaml" does not exist: patterns are not expanded`}, 3},
 		{"an address", edit("../names.yaml", "https://example.com/names.yaml\n- ../names.yaml"), []string{testPath + `:8: the policy file "https://example.com/names.yaml" is an address, and only files are read`}, 3},
 		{"a policy file without a policy", edit("../names.yaml", "objects.yaml\n- ../names.yaml"), []string{testPath + `:8: the policy file "objects.yaml" holds no policy`}, 3},
