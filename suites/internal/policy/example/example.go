@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 )
 
 // Verdict is what a policy says of an object, or why nothing can be said.
@@ -54,9 +55,12 @@ type Library struct {
 	Policies []*Policy
 	// Tests are the documents of the test files, in the order of their places.
 	Tests []*Test
-	// Findings are what is wrong with the files. What they concern is left out;
-	// everything else was read all the same.
+	// Findings are what is wrong with the files. What they concern is left out,
+	// unless the text says how it was read; everything else was read all the same.
 	Findings []Finding
+	// Notes are what is right, but worth to know: spellings that «kyverno test»
+	// does not take any more.
+	Notes []Finding
 }
 
 // Examples are those of all tests, in order.
@@ -91,6 +95,8 @@ func (p *Policy) String() string { return p.Object.GetKind() + " " + p.Object.Ge
 // Test is one document of a test file: the world in which its examples stand.
 type Test struct {
 	Place
+	// Name is unique within the file: of several tests of one name the later ones
+	// are numbered.
 	Name string
 	// Policies are those that the document names.
 	Policies []*Policy
@@ -134,7 +140,10 @@ type Example struct {
 	// CONNECT. Of an UPDATE it is the old one as well, as for Kyverno's CLI.
 	Object      *unstructured.Unstructured
 	Operation   string
+	// Subresource is the one that the object is of (scale), and Parent the kind
+	// that has it; empty: the object is one itself.
 	Subresource string
+	Parent      schema.GroupVersionKind
 	// Expected is what the test file says.
 	Expected Verdict
 	// Message is a fragment of the refusal; empty: any.

@@ -7,6 +7,7 @@
 package live
 
 import (
+	"context"
 	"time"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -109,17 +110,47 @@ const (
 	Refusing
 	// Failing: the evaluation itself errs.
 	Failing
+	// Unanswered: nothing is known, and Reply.Words says why.
+	Unanswered
 )
+
+// Reply is what one copy said of one request.
+type Reply struct {
+	Answer Answer
+	// Indexes are those of the validations or rules that refuse.
+	Indexes []int
+	// Words are the server's for an evaluation that errs, or say why there is no
+	// answer.
+	Words string
+}
 
 // subject is what a copy is made of.
 type subject struct {
 	policy *example.Policy
-	// exceptions are those that hold for it.
-	exceptions []*unstructured.Unstructured
-	aspect     Aspect
-	// name is that of the copy, unique and short; generation changes with each
-	// change of what it is made of, and stands in what it answers to a canary.
-	name, generation string
+	// exceptions are those that hold for it, params the objects that it may take
+	// parameters from.
+	exceptions, params []*unstructured.Unstructured
+	aspect             Aspect
+	// name is that of the copy: unique, short, and made of all that the copy is
+	// made of. A changed policy has a copy of another name, so whatever answers to
+	// a name answers for what the policy says now, and what the webhooks list under
+	// that name are its rules of now.
+	name string
+}
+
+// installation is what makes a copy.
+type installation struct {
+	// objects in the order of their creation; what is equal in several
+	// installations is made once.
+	objects []*unstructured.Unstructured
+	// canary is an object whose creation, in a dry run, the copy answers whatever
+	// its conditions say. Where it stands in a namespace, labels are those that the
+	// namespace needs.
+	canary *unstructured.Unstructured
+	labels map[string]string
+	// problem says why the copy can match nothing at all, so that no canary can
+	// show it to be effective.
+	problem string
 }
 
 // said is one thing that a copy said.
@@ -129,18 +160,50 @@ type said struct {
 	// index is that of the validation or rule; words are what an error says.
 	index int
 	words string
-	// canary: it is the answer to a canary, of this generation.
-	canary     bool
-	generation string
+	// canary: it is the answer to a canary.
+	canary bool
 }
 
-// form makes copies of one family of policies and reads what they say.
+// form makes copies of one family of policies and reads what they say. The bench
+// installs them, awaits their canaries, asks them of examples, many in one
+// request, and removes them.
 type form interface {
 	// judges says whether the family is this one.
 	judges(policy *unstructured.Unstructured) bool
-	// copies are the objects to install for a subject.
-	copies(s subject) ([]*unstructured.Unstructured, error)
+	// install says what makes the copy of a subject. Each copy answers only
+	// requests whose user has the extra «fpc-ask» with the copy's name.
+	install(s subject) (installation, error)
 	// read understands one warning of the server's; false: it is none of this
 	// family's.
-	read(warning string) ([]said, bool)
+	read(warning string) (said, bool)
+	// audits says whether the policy as written refuses nothing.
+	audits(policy *unstructured.Unstructured) bool
+	// written are the objects of the policy as it stands, which answers only
+	// requests that name the subject's copy, under its own name, with its own
+	// words. No object at all: its denial cannot be shown, and the text says why.
+	written(s subject) (objects []*unstructured.Unstructured, why string, err error)
+	// refused says whether a refusal is the policy's own, and with which words.
+	refused(policy *unstructured.Unstructured, refusal string) (words string, ok bool)
+	// words are the policy's own for what an index names.
+	words(policy *unstructured.Unstructured, index int) string
 }
+
+// judge judges policies whose examples cannot be told from warnings, such as those
+// that change or make objects. It is asked once for each policy, with all its
+// examples, while nothing else is under way; it uses the bench's world and send,
+// and removes what it installs.
+type judge interface {
+	// judges says whether it is for this policy.
+	judges(policy *unstructured.Unstructured) bool
+	// judge fills in the verdicts, one for each example, in order, whose Example is
+	// set already. An error ends the whole judgement: what concerns one example or
+	// the policy stands in its verdict or in the state.
+	judge(ctx context.Context, b *Bench, state *PolicyState, verdicts []*Verdict) error
+}
+
+// forms and judges are all that there are. A policy that none of them is for is
+// NOT_SUPPORTED.
+var (
+	forms  = []form{}
+	judges = []judge{}
+)
