@@ -131,7 +131,7 @@ func TestLoadCasesRefuses(t *testing.T) {
 		{"an example that no file holds", edited(t, "dev-other-config", "dev-others-config"), `results[1]: no resource file holds the ConfigMap "dev-others-config"`},
 		{"an example of another kind", edited(t, "kind: ConfigMap, resources: [dev-example-config]", "kind: Secret, resources: [dev-example-config]"), `results[0]: no resource file holds the Secret "dev-example-config"`},
 		{"a refusal without words", edited(t, "    conformance.flux-platform/message: the name must be your own\n", ""), "results[1] expects a refusal, and the annotation conformance.flux-platform/message does not say with which words"},
-		{"an unknown result", edited(t, "result: pass", "result: skip"), `results[0]: the result "skip" is neither pass nor fail`},
+		{"an unknown result", edited(t, "result: pass", "result: warn"), `results[0]: the result "warn" is none of pass, fail, skip`},
 		{"an unknown operation", edited(t, "DELETE", "REMOVE"), `results[1]: the operation "REMOVE" is not one of CREATE, UPDATE, DELETE`},
 		{"no policy", edited(t, "{policy: names, isValidatingPolicy: true, kind: ConfigMap, resources: [dev-example-config]", "{kind: ConfigMap, resources: [dev-example-config]"), "results[0] names no policy"},
 		{"a policy that no file holds", edited(t, "{policy: names, isValidatingPolicy: true, kind: ConfigMap, resources: [dev-example-config]", "{policy: name, isValidatingPolicy: true, kind: ConfigMap, resources: [dev-example-config]"), `results[0]: no policy file holds the policy "name"`},
