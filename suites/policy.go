@@ -39,9 +39,10 @@ var _ = perEnvironment(check.Check{
 		if problem := v.Problem(); problem != "" {
 			problems = append(problems, fmt.Sprintf("%s: %s", v.Case, problem))
 		}
-		if v.Denied {
+		switch {
+		case v.Denied:
 			bad[v.Policy] = true
-		} else {
+		case !v.Unmatched:
 			good[v.Policy] = true
 		}
 	}

@@ -40,27 +40,14 @@ type Explanation struct {
 // checks that entries can name, providers are the two that are compared. The error
 // lists all mistakes, each as FILE:LINE: what is wrong.
 func ParseList(file string, data []byte, registry *check.Registry, providers []string) ([]Explanation, error) {
-	var content struct {
-		APIVersion string        `yaml:"apiVersion"`
-		Kind       string        `yaml:"kind"`
-		Explained  []Explanation `yaml:"explained"`
+	entries, places, err := DecodeList[Explanation](file, data, listKind)
+	if err != nil {
+		return nil, err
 	}
-	decoder := yaml.NewDecoder(bytes.NewReader(data))
-	decoder.KnownFields(true)
-	if err := decoder.Decode(&content); err != nil && !errors.Is(err, io.EOF) {
-		return nil, fmt.Errorf("read the list of explanations %s: %w", file, err)
-	}
-	if err := decoder.Decode(new(any)); !errors.Is(err, io.EOF) {
-		return nil, fmt.Errorf("read the list of explanations %s: it is one YAML document, and there is more", file)
-	}
-	if content.APIVersion != listVersion || content.Kind != listKind {
-		return nil, fmt.Errorf("read the list of explanations %s: it begins with «apiVersion: %s» and «kind: %s»", file, listVersion, listKind)
-	}
-	lines := entryLines(data)
 	var problems []error
-	for i := range content.Explained {
-		entry := &content.Explained[i]
-		entry.Where = fmt.Sprintf("%s:%d", file, lines[i])
+	for i := range entries {
+		entry := &entries[i]
+		entry.Where = places[i]
 		if err := entry.validate(registry, providers); err != nil {
 			problems = append(problems, err)
 		}
@@ -68,21 +55,37 @@ func ParseList(file string, data []byte, registry *check.Registry, providers []s
 	if err := errors.Join(problems...); err != nil {
 		return nil, err
 	}
-	return content.Explained, nil
+	return entries, nil
 }
 
-// entryLines are the lines on which the entries begin; the data has been decoded
-// once.
-func entryLines(data []byte) []int {
+// DecodeList reads a list of explanations of some kind, which may be empty, and the
+// places of its entries as FILE:LINE. Keys that an entry does not have are refused.
+func DecodeList[Entry any](file string, data []byte, kind string) (entries []Entry, places []string, err error) {
+	var content struct {
+		APIVersion string  `yaml:"apiVersion"`
+		Kind       string  `yaml:"kind"`
+		Explained  []Entry `yaml:"explained"`
+	}
+	decoder := yaml.NewDecoder(bytes.NewReader(data))
+	decoder.KnownFields(true)
+	if err := decoder.Decode(&content); err != nil && !errors.Is(err, io.EOF) {
+		return nil, nil, fmt.Errorf("read the list of explanations %s: %w", file, err)
+	}
+	if err := decoder.Decode(new(any)); !errors.Is(err, io.EOF) {
+		return nil, nil, fmt.Errorf("read the list of explanations %s: it is one YAML document, and there is more", file)
+	}
+	if content.APIVersion != listVersion || content.Kind != kind {
+		return nil, nil, fmt.Errorf("read the list of explanations %s: it begins with «apiVersion: %s» and «kind: %s»", file, listVersion, kind)
+	}
+	// The data has been decoded once: this is for the lines alone.
 	var document struct {
 		Explained []yaml.Node `yaml:"explained"`
 	}
 	_ = yaml.Unmarshal(data, &document)
-	var out []int
 	for _, node := range document.Explained {
-		out = append(out, node.Line)
+		places = append(places, fmt.Sprintf("%s:%d", file, node.Line))
 	}
-	return out
+	return content.Explained, places, nil
 }
 
 // validate names everything that is wrong with an entry, one mistake a line.

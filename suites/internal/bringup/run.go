@@ -266,27 +266,9 @@ func (b *bringUp) lack(err error) {
 func (b *bringUp) environment(ctx, writing context.Context, environment *platform.Environment) error {
 	name := environment.Name
 	var c cluster.Cluster
-	err := b.phase(name, phaseCluster, func() error {
-		dir, err := b.session.Folder("clusters/" + name)
-		if err != nil {
-			return err
-		}
-		log, err := os.OpenFile(filepath.Join(dir, "provider.log"), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
-		if err != nil {
-			return fmt.Errorf("open the provider's log: %w", err)
-		}
-		c, err = b.ground.create(ctx, environment, cluster.Spec{
-			Name: name, Dir: filepath.Join(dir, "cluster"), Recognize: b.store.Recognizer(b.provider()),
-			Environ: map[string][]string{"source-controller": b.server.Environ()},
-			Ports:   b.session.Port, Marker: b.session.Marker(), Log: log,
-		})
-		if err != nil {
-			return errors.Join(err, log.Close())
-		}
-		b.mu.Lock()
-		defer b.mu.Unlock()
-		b.clusters = append(b.clusters, closing{c, log})
-		return nil
+	err := b.phase(name, phaseCluster, func() (err error) {
+		c, err = b.cluster(ctx, name, environment, map[string][]string{"source-controller": b.server.Environ()})
+		return err
 	})
 	if err != nil {
 		return err
@@ -336,6 +318,30 @@ func (b *bringUp) environment(ctx, writing context.Context, environment *platfor
 	defer b.mu.Unlock()
 	b.state.Environments = append(b.state.Environments, state)
 	return nil
+}
+
+// cluster makes one cluster of the session, which takes it down in the end. The
+// components that environ names get those variables beside their pods'.
+func (b *bringUp) cluster(ctx context.Context, name string, environment *platform.Environment, environ map[string][]string) (cluster.Cluster, error) {
+	dir, err := b.session.Folder("clusters/" + name)
+	if err != nil {
+		return nil, err
+	}
+	log, err := os.OpenFile(filepath.Join(dir, "provider.log"), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("open the provider's log: %w", err)
+	}
+	c, err := b.ground.create(ctx, environment, cluster.Spec{
+		Name: name, Dir: filepath.Join(dir, "cluster"), Recognize: b.store.Recognizer(b.provider()),
+		Environ: environ, Ports: b.session.Port, Marker: b.session.Marker(), Log: log,
+	})
+	if err != nil {
+		return nil, errors.Join(err, log.Close())
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.clusters = append(b.clusters, closing{c, log})
+	return c, nil
 }
 
 // What a cluster can do is tried before the platform's policies could make it

@@ -271,6 +271,11 @@ func (r Report) normalised() (Report, error) {
 // ansi is a sequence that colours a terminal or moves its cursor.
 var ansi = regexp.MustCompile(`\x1b\[[0-9;?]*[ -/]*[@-~]`)
 
+// Tidy makes a report fit for anybody's eyes, in place, as Report.Write does: it
+// takes secrets and colours out of every text, gives every list a value and turns
+// times into UTC. The report is a pointer to a struct.
+func Tidy(report any) { tidy(reflect.ValueOf(report).Elem()) }
+
 // tidy takes secrets and colours out of every text, gives every list a value and turns times
 // into UTC, in place.
 func tidy(value reflect.Value) {

@@ -25,13 +25,32 @@ const (
 	platformTitle = "(platform)"
 )
 
-// ANSI colours of the results; the words say the same without them.
+// Colour is an ANSI colour of what people read; the words say the same without.
+type Colour string
+
+// The colours of results, of what to notice and of titles.
 const (
-	colourGood   = "32"
-	colourBad    = "31;1"
-	colourNotice = "33"
-	colourStrong = "1"
+	Good   Colour = "32"
+	Bad    Colour = "31;1"
+	Notice Colour = "33"
+	Strong Colour = "1"
 )
+
+// Columns is the width to lay text out for.
+func (o TextOptions) Columns() int {
+	if o.Width < narrowest {
+		return defaultWidth
+	}
+	return o.Width
+}
+
+// Paint colours a value where colours are allowed.
+func (o TextOptions) Paint(colour Colour, value string) string {
+	if !o.Colour {
+		return value
+	}
+	return "\x1b[" + string(colour) + "m" + value + "\x1b[0m"
+}
 
 // WriteText writes the end of a run for a person: the table of areas and
 // environments, each failure with what to do about it, notes, and as its last
@@ -41,9 +60,7 @@ func (r Report) WriteText(w io.Writer, options TextOptions) error {
 	if err != nil {
 		return err
 	}
-	if options.Width < narrowest {
-		options.Width = defaultWidth
-	}
+	options.Width = options.Columns()
 	t := &text{Report: clean, options: options, checks: map[string]Check{}}
 	for _, c := range clean.Checks {
 		t.checks[c.ID] = c
@@ -134,7 +151,7 @@ func (t *text) table() {
 		for i := from; i < to; i++ {
 			fmt.Fprintf(&line, "  %-*s", widths[i], columns[i])
 		}
-		t.out.WriteString(t.paint(colourStrong, strings.TrimRight(line.String(), " ")) + "\n")
+		t.out.WriteString(t.options.Paint(Strong, strings.TrimRight(line.String(), " ")) + "\n")
 		for _, area := range areas {
 			line.Reset()
 			fmt.Fprintf(&line, "%-*s", first, area)
@@ -173,7 +190,7 @@ func (t *text) countsPainted(counts map[Result]int) string {
 	plain := countsText(counts)
 	if failed := counts[Failed]; failed > 0 {
 		part := fmt.Sprintf("%d %s", failed, resultWords[Failed])
-		return strings.Replace(plain, part, t.paint(colourBad, part), 1)
+		return strings.Replace(plain, part, t.options.Paint(Bad, part), 1)
 	}
 	return plain
 }
@@ -200,13 +217,13 @@ func (t *text) failure(c Check, id string, outcomes []Outcome) {
 	if c.Level == Extended {
 		title += " (extended)"
 	}
-	t.out.WriteString(t.paint(colourBad, "FAILED") + " " + t.paint(colourStrong, title) + "  " +
+	t.out.WriteString(t.options.Paint(Bad, "FAILED") + " " + t.options.Paint(Strong, title) + "  " +
 		t.wrapped(c.Title, len("FAILED ")+len(title)+2, 4))
 	t.field(2, "why", c.Why)
 	t.field(2, "mend", c.Remedy)
 	t.field(2, "see", c.Reference)
 	for _, o := range failed {
-		t.out.WriteString("  " + t.paint(colourStrong, Printable(where(o.Environment, o.Tenant))) + "\n")
+		t.out.WriteString("  " + t.options.Paint(Strong, Printable(where(o.Environment, o.Tenant))) + "\n")
 		t.field(4, "expected", o.Expected)
 		t.field(4, "found", o.Found)
 		t.field(4, "artifacts", o.Artifacts)
@@ -217,7 +234,7 @@ func (t *text) failure(c Check, id string, outcomes []Outcome) {
 // problems are printed whole: each is a reason for the result.
 func (t *text) problems() {
 	for _, problem := range t.Problems {
-		t.out.WriteString(t.paint(colourBad, strings.ToUpper(string(t.Result))) + " " +
+		t.out.WriteString(t.options.Paint(Bad, strings.ToUpper(string(t.Result))) + " " +
 			t.wrapped(problem, len(t.Result)+1, 4))
 	}
 	if len(t.Problems) > 0 {
@@ -301,9 +318,9 @@ func (t *text) result() {
 			extended++
 		}
 	}
-	colour := colourBad
+	colour := Bad
 	if t.Result == RunPassed {
-		colour = colourGood
+		colour = Good
 	}
 	line := ": no check was judged"
 	if len(t.Outcomes) > 0 {
@@ -312,14 +329,14 @@ func (t *text) result() {
 	if extended > 0 && t.Result == RunPassed {
 		line += " (extended, so they do not fail the run)"
 	}
-	fmt.Fprintf(&t.out, "%s%s; %.1f s\n", t.paint(colour, string(t.Result)), line, t.Seconds)
+	fmt.Fprintf(&t.out, "%s%s; %.1f s\n", t.options.Paint(colour, string(t.Result)), line, t.Seconds)
 }
 
 // noteIndent is the width of the longest name of a note, with its gap.
 const noteIndent = len("not supported") + 2
 
 func (t *text) note(name, value string) {
-	t.out.WriteString(t.paint(colourNotice, fmt.Sprintf("%-*s", noteIndent, name)) + t.wrapped(value, noteIndent, noteIndent))
+	t.out.WriteString(t.options.Paint(Notice, fmt.Sprintf("%-*s", noteIndent, name)) + t.wrapped(value, noteIndent, noteIndent))
 }
 
 // field is a named text, wrapped beside its name. An empty one is left out.
@@ -332,10 +349,15 @@ func (t *text) field(indent int, name, value string) {
 		t.wrapped(value, indent+nameWidth, indent+nameWidth))
 }
 
-// wrapped breaks a text between words. The first line begins at column at, the
+func (t *text) wrapped(value string, at, indent int) string {
+	return t.options.Wrapped(value, at, indent)
+}
+
+// Wrapped breaks a text between words. The first line begins at column at, the
 // others at column indent; line breaks of the text itself are kept, and so is the
 // indentation behind them, for the shape of a diff or YAML is worth keeping.
-func (t *text) wrapped(value string, at, indent int) string {
+func (o TextOptions) Wrapped(value string, at, indent int) string {
+	columns := o.Columns()
 	var out strings.Builder
 	margin := strings.Repeat(" ", indent)
 	for i, line := range strings.Split(strings.TrimRight(value, "\n"), "\n") {
@@ -344,7 +366,7 @@ func (t *text) wrapped(value string, at, indent int) string {
 			out.WriteString(margin)
 			at = indent
 		}
-		if at+utf8.RuneCountInString(line) <= t.options.Width {
+		if at+utf8.RuneCountInString(line) <= columns {
 			out.WriteString(line + "\n")
 			continue
 		}
@@ -356,7 +378,7 @@ func (t *text) wrapped(value string, at, indent int) string {
 			width := utf8.RuneCountInString(word)
 			switch {
 			case fresh:
-			case at+1+width > t.options.Width:
+			case at+1+width > columns:
 				out.WriteString("\n" + margin)
 				at = indent
 			default:
@@ -370,13 +392,6 @@ func (t *text) wrapped(value string, at, indent int) string {
 		out.WriteString("\n")
 	}
 	return out.String()
-}
-
-func (t *text) paint(colour, value string) string {
-	if !t.options.Colour {
-		return value
-	}
-	return "\x1b[" + colour + "m" + value + "\x1b[0m"
 }
 
 // Printable replaces control characters: what a cluster says must not move the

@@ -5,15 +5,9 @@
 package policy
 
 import (
-	"bufio"
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"io/fs"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -21,16 +15,11 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/util/wait"
-	utilyaml "k8s.io/apimachinery/pkg/util/yaml"
+	"k8s.io/client-go/util/retry"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-	"sigs.k8s.io/yaml"
+
+	"github.com/your-org/flux-platform-conformance/suites/internal/policy/example"
 )
-
-// TestFile is the name of a test file, as «kyverno test» looks for it.
-const TestFile = "kyverno-test.yaml"
-
-// MessageAnnotation of a test says which fragment the refusal must contain.
-const MessageAnnotation = "conformance.flux-platform/message"
 
 // The operations of an example.
 const (
@@ -55,6 +44,9 @@ type Case struct {
 	// Denied says that the policy must refuse, and Message with which words.
 	Denied  bool
 	Message string
+	// Unmatched: the policy does not speak of the example; that it is admitted says
+	// nothing of what the policy refuses.
+	Unmatched bool
 	// namespaces are the labels that the example expects of namespaces.
 	namespaces map[string]map[string]string
 }
@@ -64,217 +56,62 @@ func (c Case) String() string {
 	return fmt.Sprintf("%s (%s of %s %s by %s)", c.Test, c.Operation, c.Object.GetKind(), c.Object.GetName(), c.Policy)
 }
 
-// testFile is what is read of a test file; what else it may hold is refused, so
-// that nothing is passed over in silence.
-type testFile struct {
-	APIVersion string `json:"apiVersion"`
-	Kind       string `json:"kind"`
-	Metadata   struct {
-		Name        string            `json:"name"`
-		Annotations map[string]string `json:"annotations"`
-	} `json:"metadata"`
-	Policies  []string `json:"policies"`
-	Resources []string `json:"resources"`
-	UserInfo  string   `json:"userinfo"`
-	Values    struct {
-		Namespaces []struct {
-			Metadata struct {
-				Name   string            `json:"name"`
-				Labels map[string]string `json:"labels"`
-			} `json:"metadata"`
-		} `json:"namespaces"`
-	} `json:"values"`
-	Results []result `json:"results"`
-}
-
-type result struct {
-	Policy             string   `json:"policy"`
-	IsValidatingPolicy bool     `json:"isValidatingPolicy"`
-	Kind               string   `json:"kind"`
-	Resources          []string `json:"resources"`
-	Operation          string   `json:"operation"`
-	Result             string   `json:"result"`
-}
-
-type userInfo struct {
-	APIVersion string `json:"apiVersion"`
-	Kind       string `json:"kind"`
-	Metadata   struct {
-		Name string `json:"name"`
-	} `json:"metadata"`
-	UserInfo struct {
-		Username string   `json:"username"`
-		Groups   []string `json:"groups"`
-	} `json:"userInfo"`
-}
-
 // LoadCases reads every test file below a folder; there may be none. It errs, with
-// the file, on what does not parse, a key or a result that it does not know, a
-// policy that no policy file holds, an object that no resource file holds, and a
-// refusal without a message. The cases of the other files are returned all the
-// same.
+// file and line, on what the tests' own reader finds wrong, and on an example of a
+// policy that is there to refuse requests and that cannot be asked of a live
+// server: one of nobody, a refusal without a message, an expectation other than
+// pass, fail and skip. The other cases are returned all the same.
 func LoadCases(dir string) ([]Case, error) {
-	var out []Case
-	var problems []error
-	err := filepath.WalkDir(dir, func(name string, entry fs.DirEntry, err error) error {
-		if err != nil || entry.IsDir() || entry.Name() != TestFile {
-			return err
-		}
-		relative, err := filepath.Rel(dir, name)
-		if err != nil {
-			return err
-		}
-		found, err := loadFile(name)
-		if err != nil {
-			problems = append(problems, fmt.Errorf("read the policies' tests: %s: %w", filepath.ToSlash(relative), err))
-		}
-		for i := range found {
-			found[i].Test = filepath.ToSlash(relative) + found[i].Test
-		}
-		out = append(out, found...)
-		return nil
-	})
+	library, err := example.LoadTests(dir)
 	if err != nil {
-		problems = append(problems, fmt.Errorf("read the policies' tests: %w", err))
+		return nil, err
+	}
+	var problems []error
+	for _, f := range library.Findings {
+		problems = append(problems, fmt.Errorf("read the policies' tests: %w", f))
+	}
+	var out []Case
+	told := map[string]bool{}
+	for _, e := range library.Examples() {
+		if !Validates(e.Policy.Object) {
+			continue
+		}
+		if problem := unasked(e); problem != "" {
+			// One entry may hold many examples.
+			err := example.Finding{Place: e.Place, Text: fmt.Sprintf("results[%d] of the test %q: %s", e.Index, e.Test.Name, problem)}
+			if !told[err.Error()] {
+				told[err.Error()] = true
+				problems = append(problems, fmt.Errorf("read the policies' tests: %w", err))
+			}
+			continue
+		}
+		out = append(out, Case{
+			Test:   fmt.Sprintf("%s %s results[%d]", e.File, e.Test.Name, e.Index),
+			Policy: e.Policy.Object.GetName(), Object: e.Object, Operation: e.Operation,
+			User: e.Test.User.Name, Groups: e.Test.User.Groups,
+			Denied: e.Expected == example.Fail, Unmatched: e.Expected == example.Skip, Message: e.Message,
+			namespaces: e.Test.Namespaces,
+		})
 	}
 	return out, errors.Join(problems...)
 }
 
-func loadFile(name string) ([]Case, error) {
-	data, err := os.ReadFile(name)
-	if err != nil {
-		return nil, err
+// unasked says why an example cannot be asked of a live platform, and how to mend
+// it; empty: it can.
+func unasked(e *example.Example) string {
+	switch {
+	case e.NotSupported != "":
+		return e.NotSupported
+	case e.Test.User == nil || e.Test.User.Name == "":
+		return "nobody asks, and a live request is somebody's; name a userinfo file with a username"
+	case e.Expected == example.Fail && e.Message == "":
+		return fmt.Sprintf("it expects a refusal, and the annotation %s does not say with which words", example.MessageAnnotation)
+	case !slices.Contains([]example.Verdict{example.Pass, example.Fail, example.Skip}, e.Expected):
+		return fmt.Sprintf("the result %q is none that a live request shows; write pass, fail or skip", e.Expected)
+	case e.Subresource != "":
+		return fmt.Sprintf("it is the subresource %s, and only objects themselves are sent", e.Subresource)
 	}
-	var out []Case
-	documents := utilyaml.NewYAMLReader(bufio.NewReader(bytes.NewReader(data)))
-	for index := 1; ; index++ {
-		document, err := documents.Read()
-		if errors.Is(err, io.EOF) {
-			return out, nil
-		}
-		if err != nil {
-			return nil, fmt.Errorf("document %d: %w", index, err)
-		}
-		var file testFile
-		if err := yaml.UnmarshalStrict(document, &file); err != nil {
-			return nil, fmt.Errorf("document %d: %w", index, err)
-		}
-		cases, err := file.cases(filepath.Dir(name))
-		if err != nil {
-			return nil, fmt.Errorf("document %d, test %q: %w", index, file.Metadata.Name, err)
-		}
-		out = append(out, cases...)
-	}
-}
-
-// cases expands the results of one test.
-func (f testFile) cases(dir string) ([]Case, error) {
-	if f.Kind != "Test" || !strings.HasPrefix(f.APIVersion, "cli.kyverno.io/") {
-		return nil, fmt.Errorf("it is a %s of %s, not a Test of cli.kyverno.io", f.Kind, f.APIVersion)
-	}
-	who, err := readUser(dir, f.UserInfo)
-	if err != nil {
-		return nil, err
-	}
-	objects, err := readObjects(dir, f.Resources)
-	if err != nil {
-		return nil, fmt.Errorf("read a resource: %w", err)
-	}
-	policies, err := readObjects(dir, f.Policies)
-	if err != nil {
-		return nil, fmt.Errorf("read a policy: %w", err)
-	}
-	namespaces := map[string]map[string]string{}
-	for _, n := range f.Values.Namespaces {
-		namespaces[n.Metadata.Name] = n.Metadata.Labels
-	}
-	var out []Case
-	for i, r := range f.Results {
-		c := Case{
-			Test: fmt.Sprintf(" %s results[%d]", f.Metadata.Name, i), Policy: r.Policy, Operation: r.Operation,
-			User: who.UserInfo.Username, Groups: who.UserInfo.Groups, namespaces: namespaces,
-		}
-		if c.Operation == "" {
-			c.Operation = Create
-		}
-		switch r.Result {
-		// What a policy does not ask about is admitted like what satisfies it.
-		case "pass", "skip":
-		case "fail":
-			c.Denied, c.Message = true, f.Metadata.Annotations[MessageAnnotation]
-			if c.Message == "" {
-				return nil, fmt.Errorf("results[%d] expects a refusal, and the annotation %s does not say with which words", i, MessageAnnotation)
-			}
-		default:
-			return nil, fmt.Errorf("results[%d]: the result %q is none of pass, fail, skip", i, r.Result)
-		}
-		if !slices.Contains([]string{Create, Update, Delete}, c.Operation) {
-			return nil, fmt.Errorf("results[%d]: the operation %q is not one of CREATE, UPDATE, DELETE", i, c.Operation)
-		}
-		switch {
-		case r.Policy == "":
-			return nil, fmt.Errorf("results[%d] names no policy", i)
-		case len(r.Resources) == 0:
-			return nil, fmt.Errorf("results[%d] names no resource: it would show nothing", i)
-		case !slices.ContainsFunc(policies, func(p *unstructured.Unstructured) bool { return p.GetName() == r.Policy }):
-			return nil, fmt.Errorf("results[%d]: no policy file holds the policy %q", i, r.Policy)
-		}
-		for _, name := range r.Resources {
-			at := slices.IndexFunc(objects, func(o *unstructured.Unstructured) bool { return o.GetKind() == r.Kind && o.GetName() == name })
-			if at < 0 {
-				return nil, fmt.Errorf("results[%d]: no resource file holds the %s %q", i, r.Kind, name)
-			}
-			c.Object = objects[at]
-			out = append(out, c)
-		}
-	}
-	if len(out) == 0 {
-		return nil, errors.New("it has no result")
-	}
-	return out, nil
-}
-
-func readUser(dir, name string) (userInfo, error) {
-	var who userInfo
-	if name == "" {
-		return who, errors.New("it names no userinfo: a live request is somebody's")
-	}
-	data, err := os.ReadFile(filepath.Join(dir, filepath.FromSlash(name)))
-	if err != nil {
-		return who, fmt.Errorf("read the userinfo: %w", err)
-	}
-	if err := yaml.UnmarshalStrict(data, &who); err != nil {
-		return who, fmt.Errorf("parse %s: %w", name, err)
-	}
-	if who.UserInfo.Username == "" {
-		return who, fmt.Errorf("%s names no user", name)
-	}
-	return who, nil
-}
-
-func readObjects(dir string, files []string) ([]*unstructured.Unstructured, error) {
-	var out []*unstructured.Unstructured
-	for _, name := range files {
-		data, err := os.ReadFile(filepath.Join(dir, filepath.FromSlash(name)))
-		if err != nil {
-			return nil, err
-		}
-		decoder := utilyaml.NewYAMLOrJSONDecoder(bytes.NewReader(data), 4096)
-		for {
-			object := &unstructured.Unstructured{}
-			err := decoder.Decode(object)
-			if errors.Is(err, io.EOF) {
-				break
-			}
-			if err != nil {
-				return nil, fmt.Errorf("parse %s: %w", name, err)
-			}
-			if len(object.Object) > 0 {
-				out = append(out, object)
-			}
-		}
-	}
-	return out, nil
+	return ""
 }
 
 // Translate rewrites an example for a cluster whose namespaces carry other
@@ -336,11 +173,15 @@ func Ask(ctx context.Context, c client.Client, example Case) error {
 	var err error
 	switch example.Operation {
 	case Update:
-		stored := object.DeepCopy()
-		if err = c.Get(ctx, client.ObjectKeyFromObject(object), stored); err == nil {
+		// Whoever carries out what is stored writes to it meanwhile.
+		err = retry.RetryOnConflict(retry.DefaultBackoff, func() error {
+			stored := object.DeepCopy()
+			if err := c.Get(ctx, client.ObjectKeyFromObject(object), stored); err != nil {
+				return err
+			}
 			object.SetResourceVersion(stored.GetResourceVersion())
-			err = c.Update(ctx, object, client.DryRunAll)
-		}
+			return c.Update(ctx, object, client.DryRunAll)
+		})
 	case Delete:
 		err = c.Delete(ctx, object, client.DryRunAll)
 	default:

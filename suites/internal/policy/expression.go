@@ -139,7 +139,7 @@ func Unexercised(policy *unstructured.Unstructured, verdicts []Verdict) []string
 	var refused, admitted []Verdict
 	for _, v := range verdicts {
 		switch {
-		case v.Policy != policy.GetName():
+		case v.Policy != policy.GetName() || v.Unmatched:
 		case v.Answer == nil:
 			admitted = append(admitted, v)
 		case v.Denied:

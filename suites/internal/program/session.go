@@ -32,8 +32,11 @@ type running struct {
 	shown      chan struct{}
 	view       *bringup.View
 	root       string
-	provider   string
-	history    progress.History
+	// kind tells apart sessions that take their own time: the provider, or the bench.
+	kind    string
+	history progress.History
+	// told gets the events that are no progress; nil: nobody does.
+	told func(session.Event)
 }
 
 // prepare makes the input's paths absolute and refuses what can be refused
@@ -122,6 +125,28 @@ func removeStaleInput(root string) error {
 // start reaps what dead sessions left and has a new one brought up; it returns
 // when all has settled. The caller ends it with stop, also after an error.
 func (p *program) start(ctx context.Context, in *input, keep bool) (*running, error) {
+	in.Artifacts = in.artifacts
+	encoded, err := json.Marshal(in.Options)
+	if err != nil {
+		return nil, fmt.Errorf("hand the input to the supervisor: %w", err)
+	}
+	r, err := p.launch(ctx, in.Provider, session.StartOptions{
+		Args: []string{"supervise", string(encoded)}, Keep: keep, LogFile: filepath.Join(in.artifacts, session.LogName),
+	})
+	if err != nil {
+		return r, err
+	}
+	if err := r.supervisor.WaitReady(ctx); err != nil {
+		return r, err
+	}
+	return r, r.look(ctx)
+}
+
+// launch reaps what dead sessions left and starts the supervisor of a new one,
+// whose progress is shown. The options say what runs there; those that are this
+// program's own are filled in. Sessions of one kind take alike long. The caller
+// ends it with stop, also after an error.
+func (p *program) launch(ctx context.Context, kind string, options session.StartOptions) (*running, error) {
 	root, err := session.Root()
 	if err != nil {
 		return nil, err
@@ -133,35 +158,22 @@ func (p *program) start(ctx context.Context, in *input, keep bool) (*running, er
 	if err != nil {
 		return nil, fmt.Errorf("clean up after earlier sessions: %w", err)
 	}
-	r := &running{root: root, provider: in.Provider, shown: make(chan struct{})}
+	r := &running{root: root, kind: kind, told: options.Events, shown: make(chan struct{})}
 	if r.history, err = progress.LoadHistory(r.historyFile()); err != nil {
 		fmt.Fprintln(p.errOut, "note:", err)
 	}
-	options := progress.ForFile(os.Stdout, os.Getenv)
-	options.History = r.history
-	r.display = progress.NewDisplay(options)
+	drawing := progress.ForFile(os.Stdout, os.Getenv)
+	drawing.History = r.history
+	r.display = progress.NewDisplay(drawing)
 	show, stopShow := context.WithCancel(context.WithoutCancel(ctx))
 	r.stopShow = stopShow
 	go func() {
 		defer close(r.shown)
 		r.display.Run(show)
 	}()
-	in.Artifacts = in.artifacts
-	encoded, err := json.Marshal(in.Options)
-	if err != nil {
-		return r, fmt.Errorf("hand the input to the supervisor: %w", err)
-	}
-	r.supervisor, err = session.Start(ctx, session.StartOptions{
-		Root: root, Executable: p.executable, Args: []string{"supervise", string(encoded)}, Keep: keep, Events: r.event,
-		LogFile: filepath.Join(in.artifacts, session.LogName),
-	})
-	if err != nil {
-		return r, err
-	}
-	if err := r.supervisor.WaitReady(ctx); err != nil {
-		return r, err
-	}
-	return r, r.look(ctx)
+	options.Root, options.Executable, options.Events = root, p.executable, r.event
+	r.supervisor, err = session.Start(ctx, options)
+	return r, err
 }
 
 // look opens a view on what the session serves now.
@@ -177,6 +189,9 @@ func (r *running) look(ctx context.Context) error {
 
 func (r *running) event(e session.Event) {
 	if e.Kind != bringup.ProgressEvent {
+		if r.told != nil {
+			r.told(e)
+		}
 		return
 	}
 	var step progress.Event
@@ -185,9 +200,9 @@ func (r *running) event(e session.Event) {
 	}
 }
 
-// historyFile holds how long the phases took: each provider's take their own time.
+// historyFile holds how long the phases took.
 func (r *running) historyFile() string {
-	return filepath.Join(r.root, "history-"+r.provider+".json")
+	return filepath.Join(r.root, "history-"+r.kind+".json")
 }
 
 // stop ends the session and what is shown of it.

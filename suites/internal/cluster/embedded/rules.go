@@ -59,7 +59,6 @@ type listener struct {
 	Form    string `json:"form"`
 	Host    string `json:"host"`
 	None    string `json:"none"`
-	Unless  string `json:"unless"`
 }
 
 // loadRules reads the override table strictly.
@@ -231,11 +230,6 @@ func (b *planner) setFlag(name, value, reason string) {
 
 // listen moves one listener to 127.0.0.1 and returns its port, 0 when it is off.
 func (b *planner) listen(l listener) (int, error) {
-	if l.Unless != "" {
-		if value, ok := lastFlag(b.in.args, l.Unless); ok && value != "false" {
-			return 0, nil
-		}
-	}
 	declared, ok := lastFlag(b.in.args, l.Flag)
 	if !ok || declared == "" {
 		declared = l.Default

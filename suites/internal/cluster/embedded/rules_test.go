@@ -70,10 +70,11 @@ func TestPlan(t *testing.T) {
 			ports: map[int]int{9999: 20001},
 		},
 		{
-			name: "a listener that another flag switches off",
-			in:   planning("reports-controller", "--disableMetrics=true"),
-			args: []string{"--disableMetrics=true", "--kubeconfig=/host/kubeconfig"},
-			env:  []string{"TMPDIR=/host/root/tmp", "HOME=/host/root/home", "PATH=" + systemPath, "SESSION=1"},
+			name:  "a listener that a flag switches off in name only",
+			in:    planning("reports-controller", "--disableMetrics=true"),
+			args:  []string{"--disableMetrics=true", "--kubeconfig=/host/kubeconfig", "--metricsPort=20001", "--metricsHost=127.0.0.1"},
+			env:   []string{"TMPDIR=/host/root/tmp", "HOME=/host/root/home", "PATH=" + systemPath, "SESSION=1"},
+			ports: map[int]int{8000: 20001},
 		},
 		{
 			name: "a port and its host are two flags",
@@ -99,12 +100,13 @@ func TestPlan(t *testing.T) {
 		{
 			name: "a volume that the program would look for in vain",
 			in: func() request {
-				in := planning("reports-controller", "--disableMetrics")
+				in := planning("reports-controller")
 				in.mounts = []mount{{path: "/etc/unheard-of", host: "/host/it"}, {path: "/var/run/secrets/kyverno/apicall", host: "/host/apicall"}}
 				return in
 			}(),
-			args:  []string{"--disableMetrics", "--kubeconfig=/host/kubeconfig"},
+			args:  []string{"--kubeconfig=/host/kubeconfig", "--metricsPort=20001", "--metricsHost=127.0.0.1"},
 			env:   []string{"TMPDIR=/host/root/tmp", "HOME=/host/root/home", "PATH=" + systemPath, "SESSION=1"},
+			ports: map[int]int{8000: 20001},
 			fatal: []string{"volumeMounts /etc/unheard-of: nothing tells the program where the volume lies on this machine"},
 		},
 		{

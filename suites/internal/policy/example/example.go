@@ -114,6 +114,9 @@ type Test struct {
 	Resources []*unstructured.Unstructured
 	// Examples are its results, expanded to one for each object.
 	Examples []*Example
+	// Document is the test as its file has it, for those who hand it on; numbers
+	// are json.Number.
+	Document map[string]any
 }
 
 // User is who asks.
@@ -123,6 +126,8 @@ type User struct {
 	// Roles (NAMESPACE:NAME) and ClusterRoles are those that the test says the
 	// user is bound to.
 	Roles, ClusterRoles []string
+	// Extra is what else is known of the user.
+	Extra map[string][]string
 }
 
 // Example is one result of a test for one object.
@@ -138,8 +143,8 @@ type Example struct {
 	Rule   string
 	// Object is the one that is judged, Operation CREATE, UPDATE, DELETE or
 	// CONNECT. Of an UPDATE it is the old one as well, as for Kyverno's CLI.
-	Object      *unstructured.Unstructured
-	Operation   string
+	Object    *unstructured.Unstructured
+	Operation string
 	// Subresource is the one that the object is of (scale), and Parent the kind
 	// that has it; empty: the object is one itself.
 	Subresource string

@@ -2,8 +2,22 @@ package live
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
 
 	"github.com/your-org/flux-platform-conformance/suites/internal/policy/example"
@@ -17,28 +31,328 @@ type Options struct {
 	// Patience is how long a copy may take to come into force, and for how long
 	// what the server cannot answer is asked again. Default: a minute.
 	Patience time.Duration
-	// Batch is how many copies are installed at once at most. Default: what was
-	// measured to be good.
+	// Batch is how many copies are installed at once at most. Default: 300.
 	Batch int
 	// Progress is told what the bench is about to do; nil: nobody.
 	Progress func(string)
 }
 
 // Bench asks one API server.
-type Bench struct{}
+type Bench struct {
+	options Options
+	config  *rest.Config
+	client  *rest.RESTClient
+	limit   *limit
+
+	// judging is held by whatever changes what is installed.
+	judging sync.Mutex
+	// copies are those that are installed, by their names.
+	copies map[string]*copyState
+	// places counts how many copies an object of an installation belongs to.
+	places map[string]int
+
+	mu         sync.Mutex
+	kinds      map[schema.GroupVersionKind]resource
+	subkinds   map[string]bool
+	made       []Kind
+	kept       []*unstructured.Unstructured
+	namespaces map[string]namespaceState
+	served     map[string]bool
+	seconds    []float64
+	users      map[string]bool
+
+	requests, retries, disturbances atomic.Int64
+}
+
+// copyState is what is known of an installed copy.
+type copyState struct {
+	subject subject
+	form    form
+	installation
+	created   time.Time
+	effective time.Duration
+	// seen: a canary was answered.
+	seen bool
+	// failed says why it cannot be asked.
+	failed string
+	// placed are the objects that were made for it, as far as they were made.
+	placed []*unstructured.Unstructured
+}
 
 // Open prepares a bench on a server with Kyverno. Close must be called.
-func Open(ctx context.Context, o Options) (*Bench, error) { return &Bench{}, nil }
+func Open(ctx context.Context, o Options) (*Bench, error) {
+	if o.Config == nil {
+		return nil, errors.New("open a bench: no Config is given")
+	}
+	if o.Patience <= 0 {
+		o.Patience = time.Minute
+	}
+	if o.Batch <= 0 {
+		o.Batch = defaultBatch
+	}
+	config := rest.CopyConfig(o.Config)
+	config.QPS, config.Burst = -1, 0
+	config.RateLimiter = nil
+	config.WarningHandler = rest.NoWarnings{}
+	config.Impersonate = rest.ImpersonationConfig{}
+	config.ContentType, config.AcceptContentTypes = "application/json", "application/json"
+	config.NegotiatedSerializer = scheme.Codecs.WithoutConversion()
+	config.GroupVersion = &schema.GroupVersion{}
+	config.Timeout = 0
+	client, err := rest.UnversionedRESTClientFor(config)
+	if err != nil {
+		return nil, fmt.Errorf("open a bench: %w", err)
+	}
+	b := &Bench{
+		options: o, config: config, client: client, limit: newLimit(),
+		copies: map[string]*copyState{}, places: map[string]int{},
+		kinds: map[schema.GroupVersionKind]resource{}, subkinds: map[string]bool{}, namespaces: map[string]namespaceState{},
+		served: map[string]bool{}, users: map[string]bool{},
+	}
+	if err := b.discover(); err != nil {
+		return nil, err
+	}
+	return b, ctx.Err()
+}
 
-// Judge asks for every example of a library, and returns the verdicts in the order
-// of its examples. A second Judge installs only what changed since.
-func (b *Bench) Judge(ctx context.Context, l *example.Library) (*Judgement, error) { return nil, nil }
+// defaultBatch is how many copies do not yet slow each other's requests.
+const defaultBatch = 300
 
-// Probe asks aspects of a policy for all examples of that policy in the library:
-// one row for each aspect, one reply for each example, in order.
-func (b *Bench) Probe(ctx context.Context, l *example.Library, p *example.Policy, aspects []Aspect) ([][]Reply, error) {
-	return nil, nil
+// say tells what is about to be done.
+func (b *Bench) say(format string, args ...any) {
+	if b.options.Progress != nil {
+		b.options.Progress(fmt.Sprintf(format, args...))
+	}
+}
+
+// count notes a request.
+func (b *Bench) count(seconds float64) {
+	b.requests.Add(1)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.seconds = append(b.seconds, seconds)
 }
 
 // Close removes all that the bench made.
-func (b *Bench) Close(ctx context.Context) error { return nil }
+func (b *Bench) Close(ctx context.Context) error {
+	b.judging.Lock()
+	defer b.judging.Unlock()
+	var problems []error
+	var all []string
+	for name := range b.copies {
+		all = append(all, name)
+	}
+	problems = append(problems, b.uninstall(ctx, all))
+	b.mu.Lock()
+	kept := b.kept
+	b.kept = nil
+	namespaces := b.namespaces
+	b.namespaces = map[string]namespaceState{}
+	b.served, b.users = map[string]bool{}, map[string]bool{}
+	b.mu.Unlock()
+	for name, state := range namespaces {
+		if state.found && !sameLabels(name, state.now, state.before) {
+			b.setNamespace(name, state)
+			problems = append(problems, b.namespace(ctx, name, nil))
+		}
+	}
+	// What stands in namespaces goes before them, and definitions of kinds last.
+	rank := func(o *unstructured.Unstructured) int {
+		switch o.GetKind() {
+		case "Namespace":
+			return 1
+		case "CustomResourceDefinition":
+			return 2
+		}
+		return 0
+	}
+	for stage := range 3 {
+		var group errgroup.Group
+		group.SetLimit(firstWorkers)
+		var mu sync.Mutex
+		for _, o := range kept {
+			if rank(o) == stage {
+				group.Go(func() error {
+					if err := b.gone(ctx, o); err != nil {
+						mu.Lock()
+						defer mu.Unlock()
+						problems = append(problems, err)
+					}
+					return nil
+				})
+			}
+		}
+		_ = group.Wait() // the problems are kept above
+	}
+	if err := errors.Join(problems...); err != nil {
+		return fmt.Errorf("remove what the bench made: %w", err)
+	}
+	return nil
+}
+
+// newSubject gives a copy its name, which is made of all that it is made of.
+func (b *Bench) newSubject(policy *example.Policy, exceptions, params []*unstructured.Unstructured, aspect Aspect) subject {
+	s := subject{policy: policy, exceptions: exceptions, params: params, aspect: aspect, unserved: b.unserved(policy.Object)}
+	digest := sha256.New()
+	encode := json.NewEncoder(digest)
+	parts := [][]*unstructured.Unstructured{{policy.Object}, policy.Bindings, exceptions, params}
+	for _, part := range parts {
+		for _, o := range part {
+			_ = encode.Encode(o.Object) // writing to a digest cannot fail
+		}
+		_ = encode.Encode("next")
+	}
+	_ = encode.Encode(aspect)
+	_ = encode.Encode(s.unserved)
+	// What stands twice in a library, in two files, is one copy all the same.
+	s.name = "p" + hex.EncodeToString(digest.Sum(nil))[:10]
+	return s
+}
+
+func formOf(policy *unstructured.Unstructured) form {
+	for _, f := range forms {
+		if f.judges(policy) {
+			return f
+		}
+	}
+	return nil
+}
+
+func judgeOf(policy *unstructured.Unstructured) judge {
+	for _, j := range judges {
+		if j.judges(policy) {
+			return j
+		}
+	}
+	return nil
+}
+
+// install makes copies that are not there yet, and returns when each either
+// answered a canary or has failed, and why. Some fail without an error.
+func (b *Bench) install(ctx context.Context, subjects []subject) (int, error) {
+	var fresh []*copyState
+	for _, s := range subjects {
+		if b.copies[s.name] != nil {
+			continue
+		}
+		f := formOf(s.policy.Object)
+		c := &copyState{subject: s, form: f}
+		b.copies[s.name] = c
+		fresh = append(fresh, c)
+		var err error
+		if c.installation, err = f.install(s); err != nil {
+			c.failed = err.Error()
+		} else if c.problem != "" {
+			c.failed = c.problem
+		}
+		if c.canary != nil {
+			if err := b.canaryNamespace(ctx, c); err != nil {
+				return 0, err
+			}
+		}
+	}
+	installed := atomic.Int64{}
+	var group errgroup.Group
+	group.SetLimit(firstWorkers)
+	for _, c := range fresh {
+		if c.failed != "" {
+			continue
+		}
+		if ns := c.subject.policy.Object.GetNamespace(); ns != "" {
+			if err := b.namespace(ctx, ns, b.currentLabels(ns)); err != nil {
+				return 0, err
+			}
+		}
+		group.Go(func() error {
+			n, err := b.installOne(ctx, c)
+			installed.Add(int64(n))
+			return err
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return int(installed.Load()), err
+	}
+	return int(installed.Load()), b.await(ctx, fresh)
+}
+
+// currentLabels are those of a namespace as it is now.
+func (b *Bench) currentLabels(name string) map[string]string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.namespaces[name].now
+}
+
+func (b *Bench) installOne(ctx context.Context, c *copyState) (int, error) {
+	count := 0
+	for _, o := range c.objects {
+		b.mu.Lock()
+		c.placed = append(c.placed, o)
+		b.places[key(o)]++
+		first := b.places[key(o)] == 1
+		b.mu.Unlock()
+		if !first {
+			continue
+		}
+		got := b.send(ctx, request{operation: opCreate, object: o, real: true})
+		if got.unavailable {
+			return count, fmt.Errorf("install a copy of %s: %w", c.subject.policy, got.err)
+		}
+		if got.err != nil && !apierrors.IsAlreadyExists(got.err) {
+			c.failed = b.whyRefused(ctx, c, got)
+			return count, nil
+		}
+		count++
+	}
+	c.created = time.Now()
+	return count, nil
+}
+
+// whyRefused says why the server does not take a policy, in its words for the
+// policy as it stands, so that lines and columns are those of the file.
+func (b *Bench) whyRefused(ctx context.Context, c *copyState, got response) string {
+	own := copyOf(c.subject.policy.Object, c.subject.name+"o")
+	answer := b.send(ctx, request{operation: opCreate, object: own})
+	if answer.err != nil && !answer.unavailable {
+		got = answer
+	}
+	words := strings.ReplaceAll(got.err.Error(), c.subject.name+"o", c.subject.policy.Object.GetName())
+	for _, w := range got.warnings {
+		if !strings.Contains(words, w) {
+			words += "; " + w
+		}
+	}
+	return "it is refused: " + words
+}
+
+// uninstall removes copies.
+func (b *Bench) uninstall(ctx context.Context, names []string) error {
+	var group errgroup.Group
+	group.SetLimit(firstWorkers)
+	for _, name := range names {
+		c := b.copies[name]
+		if c == nil {
+			continue
+		}
+		delete(b.copies, name)
+		var gone []*unstructured.Unstructured
+		for _, o := range c.placed {
+			b.mu.Lock()
+			if b.places[key(o)]--; b.places[key(o)] == 0 {
+				gone = append(gone, o)
+			}
+			b.mu.Unlock()
+		}
+		group.Go(func() error {
+			for _, o := range slices.Backward(gone) {
+				if err := b.remove(ctx, o); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return fmt.Errorf("remove copies: %w", err)
+	}
+	return nil
+}

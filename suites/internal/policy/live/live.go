@@ -131,6 +131,9 @@ type subject struct {
 	// parameters from.
 	exceptions, params []*unstructured.Unstructured
 	aspect             Aspect
+	// unserved are the kinds that its rules name and that the server does not know,
+	// so that nothing can be of them.
+	unserved []string
 	// name is that of the copy: unique, short, and made of all that the copy is
 	// made of. A changed policy has a copy of another name, so whatever answers to
 	// a name answers for what the policy says now, and what the webhooks list under
@@ -162,6 +165,8 @@ type said struct {
 	words string
 	// canary: it is the answer to a canary.
 	canary bool
+	// rule and derived are a family's own.
+	rule, derived string
 }
 
 // form makes copies of one family of policies and reads what they say. The bench
@@ -176,6 +181,12 @@ type form interface {
 	// read understands one warning of the server's; false: it is none of this
 	// family's.
 	read(warning string) (said, bool)
+	// reason says why an example of such a policy is none for copies, so that a
+	// judge is asked, if there is one; empty: it is for copies.
+	reason(e *example.Example) string
+	// settle makes one reply of all that a copy said of an example; nothing at all
+	// is said by a copy that does not match.
+	settle(e *example.Example, all []said) Reply
 	// audits says whether the policy as written refuses nothing.
 	audits(policy *unstructured.Unstructured) bool
 	// written are the objects of the policy as it stands, which answers only
@@ -189,9 +200,9 @@ type form interface {
 }
 
 // judge judges policies whose examples cannot be told from warnings, such as those
-// that change or make objects. It is asked once for each policy, with all its
-// examples, while nothing else is under way; it uses the bench's world and send,
-// and removes what it installs.
+// that change or make objects. It is asked once for each policy, with all examples
+// that are none for copies, while nothing else is under way; it uses the bench's
+// world and send, and removes what it installs.
 type judge interface {
 	// judges says whether it is for this policy.
 	judges(policy *unstructured.Unstructured) bool
@@ -204,6 +215,6 @@ type judge interface {
 // forms and judges are all that there are. A policy that none of them is for is
 // NOT_SUPPORTED.
 var (
-	forms  = []form{}
+	forms  = []form{celForm{}, legacyForm{}}
 	judges = []judge{}
 )

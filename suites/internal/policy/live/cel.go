@@ -1,0 +1,243 @@
+package live
+
+import (
+	"fmt"
+	"regexp"
+	"strconv"
+	"strings"
+
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+
+	"github.com/your-org/flux-platform-conformance/suites/internal/policy/example"
+)
+
+const (
+	// celGroup is that of Kyverno's policies in CEL.
+	celGroup = "policies.kyverno.io"
+	// The codes that copies answer beside the indexes of what refuses.
+	codeSatisfied = "-"
+	codeCanary    = "c"
+	// canaryName is that of every canary.
+	canaryName = "fpc-canary"
+	// isCanary holds for a canary; it can be evaluated for any request.
+	isCanary = "has(request.name) && request.name == '" + canaryName + "'"
+)
+
+// selector is the condition that a request asks for a copy. A match condition
+// that is false ends all the others, errors among them.
+func selector(name string) string {
+	return fmt.Sprintf("has(request.userInfo.extra) && '%s' in request.userInfo.extra && '%s' in request.userInfo.extra['%s']", askExtra, name, askExtra)
+}
+
+// orCanary lets an expression hold for a canary. The expression may end in a
+// comment, so the parenthesis stands on a line of its own.
+func orCanary(expression string) string {
+	return fmt.Sprintf("(%s) || (\n%s\n)", isCanary, expression)
+}
+
+// celForm is Kyverno's ValidatingPolicy and its namespaced kind.
+type celForm struct{}
+
+func (celForm) judges(policy *unstructured.Unstructured) bool {
+	if policy.GroupVersionKind().Group != celGroup {
+		return false
+	}
+	mode, _, _ := unstructured.NestedString(policy.Object, "spec", "evaluation", "mode")
+	kind := policy.GetKind()
+	return (kind == "ValidatingPolicy" || kind == "NamespacedValidatingPolicy") && (mode == "" || mode == "Kubernetes")
+}
+
+func (celForm) audits(policy *unstructured.Unstructured) bool {
+	actions, found, _ := unstructured.NestedStringSlice(policy.Object, "spec", "validationActions")
+	// None at all means Deny.
+	if !found || len(actions) == 0 {
+		return false
+	}
+	for _, action := range actions {
+		if action == "Deny" {
+			return false
+		}
+	}
+	return true
+}
+
+func (celForm) install(s subject) (installation, error) {
+	object := copyOf(s.policy.Object, s.name)
+	spec, ok := object.Object["spec"].(map[string]any)
+	if !ok {
+		return installation{}, fmt.Errorf("%s has no spec", s.policy)
+	}
+	spec["validationActions"] = []any{"Warn"}
+	spec["failurePolicy"] = "Fail"
+	spec["evaluation"] = map[string]any{"admission": map[string]any{"enabled": true}, "background": map[string]any{"enabled": false}}
+	delete(spec, "webhookConfiguration")
+	unstructured.RemoveNestedField(spec, "autogen", "validatingAdmissionPolicy")
+	out := installation{objects: []*unstructured.Unstructured{object}}
+	conditions := aspectConditions(spec, s.aspect)
+	widen, err := constrain(spec, s.aspect, true, &out)
+	if err != nil {
+		return installation{}, fmt.Errorf("%s: %w", s.policy, err)
+	}
+	if namespace := object.GetNamespace(); namespace != "" && out.canary != nil {
+		out.canary.SetNamespace(namespace)
+	}
+	all := []any{map[string]any{"name": "fpc-ask", "expression": selector(s.name)}}
+	if widen != "" {
+		all = append(all, map[string]any{"name": "fpc-operations", "expression": orCanary(widen)})
+	}
+	spec["matchConditions"] = append(all, conditions...)
+	spec["validations"] = aspectValidations(spec, s.aspect)
+	exceptions, err := celExceptions(s)
+	if err != nil {
+		return installation{}, err
+	}
+	out.objects = append(exceptions, out.objects...)
+	return out, nil
+}
+
+// copyOf is a policy with all that it says under another name, and nothing of its
+// own metadata.
+func copyOf(policy *unstructured.Unstructured, name string) *unstructured.Unstructured {
+	out := policy.DeepCopy()
+	delete(out.Object, "status")
+	metadata := map[string]any{"name": name, "labels": map[string]any{benchLabel: "true"}}
+	if policy.GetNamespace() != "" {
+		metadata["namespace"] = policy.GetNamespace()
+	}
+	out.Object["metadata"] = metadata
+	return out
+}
+
+// aspectConditions are the match conditions of an aspect, each of which a canary
+// passes.
+func aspectConditions(spec map[string]any, aspect Aspect) []any {
+	declared, _ := spec["matchConditions"].([]any)
+	var out []any
+	for i, entry := range declared {
+		condition, _ := entry.(map[string]any)
+		if !aspect.Whole && (aspect.Constraint >= 0 || aspect.Condition >= 0 && aspect.Condition != i) {
+			continue
+		}
+		expression, _ := condition["expression"].(string)
+		condition["expression"] = orCanary(expression)
+		out = append(out, condition)
+	}
+	return out
+}
+
+// aspectValidations are those of an aspect, with codes for words: first the one
+// that only a canary fails, last the one that everything fails.
+func aspectValidations(spec map[string]any, aspect Aspect) []any {
+	validation := func(expression, code string) any {
+		return map[string]any{"expression": expression, "message": code}
+	}
+	out := []any{validation("!("+isCanary+")", codeCanary)}
+	if !aspect.Whole && aspect.Validation < 0 {
+		return append(out, validation("false", "0"))
+	}
+	declared, _ := spec["validations"].([]any)
+	for i, entry := range declared {
+		if !aspect.Whole && aspect.Validation != i {
+			continue
+		}
+		fields, _ := entry.(map[string]any)
+		expression, _ := fields["expression"].(string)
+		out = append(out, validation(orCanary(expression), strconv.Itoa(i)))
+	}
+	return append(out, validation("false", codeSatisfied))
+}
+
+var celWarning = regexp.MustCompile(`(?s)^Policy (p[0-9a-f]{10}) (failed|error): (.*)$`)
+
+func (celForm) read(warning string) (said, bool) {
+	parts := celWarning.FindStringSubmatch(warning)
+	if parts == nil {
+		return said{}, false
+	}
+	out := said{copy: parts[1], words: parts[3], index: -1}
+	if parts[2] == "error" {
+		out.answer = Failing
+		return out, true
+	}
+	return coded(out, parts[3]), true
+}
+
+// coded reads the code that a copy answered. In a Deployment and the like Kyverno
+// adds where the pod template stands.
+func coded(out said, code string) said {
+	code, _, _ = strings.Cut(code, " ")
+	switch index, err := strconv.Atoi(code); {
+	case code == codeSatisfied:
+		out.answer = Satisfied
+	case code == codeCanary:
+		out.answer, out.canary = Satisfied, true
+	case err == nil:
+		out.answer, out.index = Refusing, index
+	default:
+		out.answer = Failing
+	}
+	return out
+}
+
+func (celForm) reason(*example.Example) string { return "" }
+
+// settle: a policy that lets things pass where it cannot be evaluated does not
+// match where one of its conditions errs. Its copy cannot let things pass, or an
+// unanswered webhook would look like silence.
+func (celForm) settle(e *example.Example, all []said) Reply {
+	out := sum(all)
+	failure, _, _ := unstructured.NestedString(e.Policy.Object.Object, "spec", "failurePolicy")
+	if failure == "Ignore" && out.Answer == Failing && strings.HasPrefix(out.Words, "failed to load context: ") {
+		return Reply{Words: out.Words}
+	}
+	return out
+}
+
+func (celForm) written(s subject) (objects []*unstructured.Unstructured, why string, err error) {
+	object := copyOf(s.policy.Object, s.policy.Object.GetName())
+	if on, found, _ := unstructured.NestedBool(object.Object, "spec", "evaluation", "admission", "enabled"); found && !on {
+		return nil, "it is not asked at admission", nil
+	}
+	conditions, _, err := unstructured.NestedSlice(object.Object, "spec", "matchConditions")
+	if err != nil {
+		return nil, "", fmt.Errorf("%s: %w", s.policy, err)
+	}
+	conditions = append([]any{map[string]any{"name": "fpc-ask", "expression": selector(writtenName(s.name))}}, conditions...)
+	if err := unstructured.SetNestedSlice(object.Object, conditions, "spec", "matchConditions"); err != nil {
+		return nil, "", fmt.Errorf("%s: %w", s.policy, err)
+	}
+	return []*unstructured.Unstructured{object}, "", nil
+}
+
+// writtenName is what a request asks for when it asks for the policy as written.
+func writtenName(copyName string) string { return "w" + copyName }
+
+func (celForm) refused(policy *unstructured.Unstructured, refusal string) (string, bool) {
+	for _, how := range []string{" failed: ", " error: "} {
+		if _, words, found := strings.Cut(refusal, "Policy "+policy.GetName()+how); found {
+			words, _, _ = strings.Cut(words, "; Policy ")
+			return words, true
+		}
+	}
+	return "", false
+}
+
+func (celForm) words(policy *unstructured.Unstructured, index int) string {
+	return validationWords(policy, index)
+}
+
+func validationWords(policy *unstructured.Unstructured, index int) string {
+	validations, _, _ := unstructured.NestedSlice(policy.Object, "spec", "validations")
+	if index < 0 || index >= len(validations) {
+		return ""
+	}
+	fields, _ := validations[index].(map[string]any)
+	if message, _ := fields["message"].(string); message != "" {
+		return message
+	}
+	words, _ := fields["messageExpression"].(string)
+	if words == "" {
+		words, _ = fields["expression"].(string)
+	}
+	return words
+}
