@@ -3,7 +3,6 @@ package bringup
 import (
 	"context"
 	_ "embed"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -34,13 +33,12 @@ import (
 // progress.
 const BenchName = "bench"
 
-// ComponentsEvent is the kind of the event by which a bench tells its components,
-// a list of component.Component, as soon as they are there: long before all is
-// ready.
-const ComponentsEvent = "components"
+// CLIEvent is the kind of the event whose message is the program that judges policies
+// offline. It comes long before all is ready.
+const CLIEvent = "cli"
 
-// PolicyCLI is the component that judges policies offline.
-const PolicyCLI = "kyverno-cli"
+// policyCLI is the component that judges policies offline.
+const policyCLI = "kyverno-cli"
 
 // phaseKyverno is the installation of Kyverno on the bench.
 const phaseKyverno = "kyverno"
@@ -149,7 +147,7 @@ func (b *bench) up(ctx context.Context, ground *embeddedGround) error {
 // components has ready what the cluster and Kyverno are made of, and the CLI.
 func (b *bench) components(ctx context.Context, ground *embeddedGround) error {
 	var requests []component.Request
-	for _, name := range slices.Concat(controlPlane, policyEngine, []string{PolicyCLI}) {
+	for _, name := range slices.Concat(controlPlane, policyEngine, []string{policyCLI}) {
 		requests = append(requests, component.Request{Name: name})
 	}
 	found, err := b.store.Resolve(ctx, requests)
@@ -161,11 +159,7 @@ func (b *bench) components(ctx context.Context, ground *embeddedGround) error {
 		ground.binaries[c.Name] = c.Path
 	}
 	b.state.Components = found
-	data, err := json.Marshal(found)
-	if err != nil {
-		return fmt.Errorf("tell the components: %w", err)
-	}
-	b.emit(session.Event{Kind: ComponentsEvent, Data: data})
+	b.emit(session.Event{Kind: CLIEvent, Message: ground.binaries[policyCLI]})
 	return nil
 }
 

@@ -2,11 +2,8 @@ package program
 
 import (
 	"context"
-	"encoding/json"
-	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -14,7 +11,6 @@ import (
 
 	"github.com/your-org/flux-platform-conformance/suites/internal/bringup"
 	"github.com/your-org/flux-platform-conformance/suites/internal/cluster"
-	"github.com/your-org/flux-platform-conformance/suites/internal/component"
 	"github.com/your-org/flux-platform-conformance/suites/internal/session"
 )
 
@@ -27,21 +23,21 @@ type bench struct {
 	// doing is the phase in which the server is asked.
 	doing atomic.Value
 
-	components chan []component.Component
+	// cliPath gets the program that judges offline, once.
+	cliPath chan string
 }
 
 // startBench has a bench brought up; it returns at once. The caller ends it with
 // stop, also after an error.
 func (p *program) startBench(ctx context.Context, artifacts string) (*bench, error) {
-	b := &bench{components: make(chan []component.Component, 1)}
+	b := &bench{cliPath: make(chan string, 1)}
 	var once sync.Once
 	var err error
 	b.running, err = p.launch(ctx, bringup.BenchName, session.StartOptions{
 		Args: []string{superviseBench}, LogFile: filepath.Join(artifacts, session.LogName),
 		Events: func(e session.Event) {
-			var found []component.Component
-			if e.Kind == bringup.ComponentsEvent && json.Unmarshal(e.Data, &found) == nil {
-				once.Do(func() { b.components <- found })
+			if e.Kind == bringup.CLIEvent {
+				once.Do(func() { b.cliPath <- e.Message })
 			}
 		},
 	})
@@ -57,13 +53,9 @@ func (p *program) startBench(ctx context.Context, artifacts string) (*bench, err
 // the cluster is.
 func (b *bench) cli(ctx context.Context) (string, error) {
 	select {
-	case found := <-b.components:
-		b.components <- found
-		i := slices.IndexFunc(found, func(c component.Component) bool { return c.Name == bringup.PolicyCLI })
-		if i < 0 {
-			return "", fmt.Errorf("the session has no component %s", bringup.PolicyCLI)
-		}
-		return found[i].Path, nil
+	case found := <-b.cliPath:
+		b.cliPath <- found
+		return found, nil
 	case <-b.supervisor.Done():
 		return "", b.supervisor.Err()
 	case <-ctx.Done():

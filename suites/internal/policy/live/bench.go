@@ -204,8 +204,8 @@ func (b *Bench) Close(ctx context.Context) error {
 var session = strings.ToLower(rand.Text()[:8])
 
 // newSubject gives a copy its name, which is made of all that it is made of.
-func (b *Bench) newSubject(policy *example.Policy, exceptions, params []*unstructured.Unstructured, aspect Aspect) subject {
-	s := subject{policy: policy, exceptions: exceptions, params: params, aspect: aspect, unserved: b.unserved(policy.Object)}
+func (b *Bench) newSubject(policy *example.Policy, exceptions, params []*unstructured.Unstructured, aspect Aspect, updates bool) subject {
+	s := subject{policy: policy, exceptions: exceptions, params: params, aspect: aspect, unserved: b.unserved(policy.Object), updates: updates && isLegacy(policy.Object)}
 	digest := sha256.New()
 	encode := json.NewEncoder(digest)
 	parts := [][]*unstructured.Unstructured{{policy.Object}, policy.Bindings, exceptions, params}
@@ -217,7 +217,7 @@ func (b *Bench) newSubject(policy *example.Policy, exceptions, params []*unstruc
 	}
 	_ = encode.Encode(aspect)
 	_ = encode.Encode(session)
-	_ = encode.Encode(s.unserved)
+	_ = encode.Encode([]any{s.unserved, s.updates})
 	// What stands twice in a library, in two files, is one copy all the same.
 	s.name = "p" + hex.EncodeToString(digest.Sum(nil))[:10]
 	return s

@@ -96,7 +96,7 @@ func (b *Bench) Judge(ctx context.Context, l *example.Library) (*Judgement, erro
 	// A policy without examples is installed all the same: it may not compile.
 	for _, p := range l.Policies {
 		if _, there := bases[p]; !there && formOf(p.Object) != nil {
-			s := b.newSubject(p, nil, nil, Aspect{Whole: true, Validation: -1, Condition: -1, Constraint: -1})
+			s := b.newSubject(p, nil, nil, Aspect{Whole: true, Validation: -1, Condition: -1, Constraint: -1}, false)
 			bases[p] = s
 			want(s)
 		}
@@ -277,7 +277,7 @@ func (b *Bench) subject(e *example.Example, aspect Aspect) subject {
 	if _, takes, _ := unstructured.NestedMap(e.Policy.Object.Object, "spec", "paramKind"); takes {
 		params = e.Test.Params
 	}
-	return b.newSubject(e.Policy, exceptions, params, aspect)
+	return b.newSubject(e.Policy, exceptions, params, aspect, e.Operation == opUpdate)
 }
 
 // names says whether an exception is one from this policy.

@@ -134,6 +134,9 @@ type subject struct {
 	// unserved are the kinds that its rules name and that the server does not know,
 	// so that nothing can be of them.
 	unserved []string
+	// updates: it is asked about updates, where a legacy policy lets violations be
+	// that the old object has already.
+	updates bool
 	// name is that of the copy: unique, short, and made of all that the copy is
 	// made of. A changed policy has a copy of another name, so whatever answers to
 	// a name answers for what the policy says now, and what the webhooks list under
@@ -151,6 +154,8 @@ type installation struct {
 	// namespace needs.
 	canary *unstructured.Unstructured
 	labels map[string]string
+	// also are labels that what the canary changes needs.
+	also map[string]string
 	// anchors are made once and stay until the bench is closed.
 	anchors []*unstructured.Unstructured
 	// problem says why the copy can match nothing at all, so that no canary can
@@ -218,5 +223,5 @@ type judge interface {
 // NOT_SUPPORTED.
 var (
 	forms  = []form{celForm{}, legacyForm{}, admissionForm{}}
-	judges = []judge{}
+	judges = []judge{changes{}}
 )
