@@ -194,7 +194,7 @@ func TestSilenceAfterADisturbanceIsAskedAgain(t *testing.T) {
 		}
 		admit(w)
 	})
-	p := policy(t, twoValidations)
+	p := examplePolicy(t, twoValidations)
 	name := copyNamed(1)
 	b.copies[name] = &copyState{subject: subject{policy: p, name: name}, form: celForm{}, installation: installation{canary: about().object}, seen: true}
 	var queries []*query

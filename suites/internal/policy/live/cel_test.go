@@ -10,9 +10,9 @@ import (
 	"github.com/your-org/flux-platform-conformance/suites/internal/policy/example"
 )
 
-var whole = Aspect{Whole: true, Validation: -1, Condition: -1, Constraint: -1}
+var wholePolicy = Aspect{Whole: true, Validation: -1, Condition: -1, Constraint: -1}
 
-func policy(t *testing.T, text string) *example.Policy {
+func examplePolicy(t *testing.T, text string) *example.Policy {
 	t.Helper()
 	object := map[string]any{}
 	NewWithT(t).Expect(yaml.Unmarshal([]byte(text), &object)).To(Succeed())
@@ -48,7 +48,7 @@ func field(o *unstructured.Unstructured, name string) []any {
 
 func TestCopySaysSomethingWheneverItMatches(t *testing.T) {
 	g := NewWithT(t)
-	in, err := celForm{}.install(subject{policy: policy(t, twoValidations), aspect: whole, name: "p0123456789"})
+	in, err := celForm{}.install(subject{policy: examplePolicy(t, twoValidations), aspect: wholePolicy, name: "p0123456789"})
 	g.Expect(err).NotTo(HaveOccurred())
 	g.Expect(in.objects).To(HaveLen(1))
 	spec, _ := in.objects[0].Object["spec"].(map[string]any)
@@ -91,7 +91,7 @@ func TestAspects(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			g := NewWithT(t)
-			in, err := celForm{}.install(subject{policy: policy(t, twoValidations), aspect: one.aspect, name: "p0123456789"})
+			in, err := celForm{}.install(subject{policy: examplePolicy(t, twoValidations), aspect: one.aspect, name: "p0123456789"})
 			g.Expect(err).NotTo(HaveOccurred())
 			g.Expect(field(in.objects[0], "matchConditions")).To(HaveLen(one.conditions))
 			rules, _, _ := unstructured.NestedSlice(in.objects[0].Object, "spec", "matchConstraints", "resourceRules")
@@ -115,7 +115,7 @@ func TestAspects(t *testing.T) {
 // while Pods are all that it names.
 func TestPodsAloneStayAlone(t *testing.T) {
 	g := NewWithT(t)
-	p := policy(t, `
+	p := examplePolicy(t, `
 apiVersion: policies.kyverno.io/v1
 kind: ValidatingPolicy
 metadata: {name: pods}
@@ -123,7 +123,7 @@ spec:
   matchConstraints: {resourceRules: [{apiGroups: [""], apiVersions: [v1], operations: [UPDATE], resources: [pods]}]}
   validations: [{expression: "true"}]
 `)
-	in, err := celForm{}.install(subject{policy: p, aspect: whole, name: "p0123456789"})
+	in, err := celForm{}.install(subject{policy: p, aspect: wholePolicy, name: "p0123456789"})
 	g.Expect(err).NotTo(HaveOccurred())
 	rules, _, _ := unstructured.NestedSlice(in.objects[0].Object, "spec", "matchConstraints", "resourceRules")
 	g.Expect(rules).To(HaveLen(1))
@@ -159,7 +159,7 @@ func TestWarningsAreUnderstood(t *testing.T) {
 
 func TestConditionThatErrsUnderIgnore(t *testing.T) {
 	g := NewWithT(t)
-	e := &example.Example{Policy: policy(t, twoValidations)}
+	e := &example.Example{Policy: examplePolicy(t, twoValidations)}
 	condition := said{answer: Failing, words: "failed to load context: no such key: a"}
 	validation := said{answer: Failing, words: "error: no such key: v"}
 	g.Expect(celForm{}.settle(e, []said{condition}).Answer).To(Equal(Silent))
