@@ -238,13 +238,13 @@ func (b *Bench) allow(ctx context.Context, users map[string]bool) error {
 			map[string]any{"nonResourceURLs": []any{"*"}, "verbs": []any{"*"}},
 		},
 	}}
-	role.SetName("fpc-anyone-"+session)
+	role.SetName("fpc-anyone-" + session)
 	binding := &unstructured.Unstructured{Object: map[string]any{
 		"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding",
-		"roleRef":  map[string]any{"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "fpc-anyone-"+session},
+		"roleRef":  map[string]any{"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "fpc-anyone-" + session},
 		"subjects": fresh,
 	}}
-	binding.SetName("fpc-anyone-"+session)
+	binding.SetName("fpc-anyone-" + session)
 	for _, o := range []*unstructured.Unstructured{role, binding} {
 		o.SetLabels(map[string]string{benchLabel: "true"})
 		err := b.create(ctx, o)

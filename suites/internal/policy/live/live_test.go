@@ -211,7 +211,7 @@ func TestAllRefuseOneObject(t *testing.T) {
 	for _, f := range l.Findings {
 		t.Error(f.Error())
 	}
-	b := open(t, Options{Patience: 10*time.Second})
+	b := open(t, Options{Patience: 10 * time.Second})
 	j, err := b.Judge(t.Context(), l)
 	g.Expect(err).NotTo(HaveOccurred())
 	for _, v := range j.Verdicts {
