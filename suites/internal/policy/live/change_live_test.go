@@ -16,7 +16,7 @@ import (
 // judged judges examples of a policy, each in a test of its own unless it has one.
 func judged(t *testing.T, policy string, examples ...*example.Example) (PolicyState, []Verdict) {
 	t.Helper()
-	p := &example.Policy{Object: written(t, policy)}
+	p := &example.Policy{Object: parsed(t, policy)}
 	l := &example.Library{Policies: []*example.Policy{p}}
 	for _, e := range examples {
 		if e.Test == nil {
@@ -65,10 +65,10 @@ func TestAMutatingPolicyIsJudgedByWhatItMakesOfAnObject(t *testing.T) {
 	g := NewWithT(t)
 	state, got := judged(
 		t, addsLabel,
-		&example.Example{Object: written(t, service("a", "{}")), Expected: example.Pass, Patched: written(t, service("a", "{colour: blue}"))},
-		&example.Example{Object: written(t, service("a", "{}")), Expected: example.Pass, Patched: written(t, service("a", "{colour: red}"))},
-		&example.Example{Object: written(t, service("a", "{colour: green}")), Expected: example.Skip},
-		&example.Example{Object: written(t, service("a", "{}")), Expected: example.Pass, Operation: opUpdate, Patched: written(t, service("a", "{colour: blue}"))},
+		&example.Example{Object: parsed(t, service("a", "{}")), Expected: example.Pass, Patched: parsed(t, service("a", "{colour: blue}"))},
+		&example.Example{Object: parsed(t, service("a", "{}")), Expected: example.Pass, Patched: parsed(t, service("a", "{colour: red}"))},
+		&example.Example{Object: parsed(t, service("a", "{colour: green}")), Expected: example.Skip},
+		&example.Example{Object: parsed(t, service("a", "{}")), Expected: example.Pass, Operation: opUpdate, Patched: parsed(t, service("a", "{colour: blue}"))},
 	)
 	g.Expect(state.Problem).To(BeEmpty())
 	for i, want := range []example.Verdict{example.Pass, example.Fail, example.Skip, example.Pass} {
@@ -96,10 +96,10 @@ spec:
 func TestALegacyMutationIsJudgedByRule(t *testing.T) {
 	g := NewWithT(t)
 	pod := func(labels, dns string) *unstructured.Unstructured {
-		return written(t, "{apiVersion: v1, kind: Pod, metadata: {name: mutate-a, labels: "+labels+"}, spec: {dnsPolicy: "+dns+", containers: [{name: a, image: a}]}}")
+		return parsed(t, "{apiVersion: v1, kind: Pod, metadata: {name: mutate-a, labels: "+labels+"}, spec: {dnsPolicy: "+dns+", containers: [{name: a, image: a}]}}")
 	}
 	deployment := func(labels string) *unstructured.Unstructured {
-		return written(t, "{apiVersion: apps/v1, kind: Deployment, metadata: {name: mutate-a}, spec: {selector: {matchLabels: {a: b}}, template: {metadata: {labels: {a: b "+labels+"}}, spec: {containers: [{name: a, image: a}]}}}}")
+		return parsed(t, "{apiVersion: apps/v1, kind: Deployment, metadata: {name: mutate-a}, spec: {selector: {matchLabels: {a: b}}, template: {metadata: {labels: {a: b "+labels+"}}, spec: {containers: [{name: a, image: a}]}}}}")
 	}
 	_, got := judged(
 		t, addsDefaults,
@@ -134,9 +134,9 @@ func TestAMutatingAdmissionPolicyIsJudgedByWhatItMakesOfAnObject(t *testing.T) {
 	g := NewWithT(t)
 	state, got := judged(
 		t, admissionAddsLabel,
-		&example.Example{Object: written(t, service("a", "{}")), Expected: example.Pass, Patched: written(t, service("a", "{colour: blue}"))},
-		&example.Example{Object: written(t, service("a", "{}")), Expected: example.Pass, Patched: written(t, service("a", "{colour: red}"))},
-		&example.Example{Object: written(t, service("a", "{colour: green}")), Expected: example.Skip},
+		&example.Example{Object: parsed(t, service("a", "{}")), Expected: example.Pass, Patched: parsed(t, service("a", "{colour: blue}"))},
+		&example.Example{Object: parsed(t, service("a", "{}")), Expected: example.Pass, Patched: parsed(t, service("a", "{colour: red}"))},
+		&example.Example{Object: parsed(t, service("a", "{colour: green}")), Expected: example.Skip},
 	)
 	g.Expect(state.Problem).To(BeEmpty())
 	for i, want := range []example.Verdict{example.Pass, example.Fail, example.Skip} {
@@ -147,7 +147,7 @@ func TestAMutatingAdmissionPolicyIsJudgedByWhatItMakesOfAnObject(t *testing.T) {
 
 func TestAMutatingPolicyIsExceptedWhereItsTestSaysSo(t *testing.T) {
 	g := NewWithT(t)
-	exception := written(t, `
+	exception := parsed(t, `
 apiVersion: policies.kyverno.io/v1
 kind: PolicyException
 metadata: {name: mutate-excepted, namespace: default}
@@ -158,9 +158,9 @@ spec:
 	test := &example.Test{Exceptions: []*unstructured.Unstructured{exception}}
 	state, got := judged(
 		t, addsLabel,
-		&example.Example{Test: test, Object: written(t, service("excepted", "{}")), Expected: example.Skip},
-		&example.Example{Test: test, Object: written(t, service("b", "{}")), Expected: example.Pass},
-		&example.Example{Object: written(t, service("excepted", "{}")), Expected: example.Pass},
+		&example.Example{Test: test, Object: parsed(t, service("excepted", "{}")), Expected: example.Skip},
+		&example.Example{Test: test, Object: parsed(t, service("b", "{}")), Expected: example.Pass},
+		&example.Example{Object: parsed(t, service("excepted", "{}")), Expected: example.Pass},
 	)
 	t.Log(state.Problem, got[0].Verdict, got[1].Verdict, got[2].Verdict)
 	g.Expect([]example.Verdict{got[1].Verdict, got[2].Verdict}).To(Equal([]example.Verdict{example.Pass, example.Pass}))
@@ -170,7 +170,7 @@ spec:
 func TestAMutatingPolicyThatDoesNotCompileIsExplained(t *testing.T) {
 	g := NewWithT(t)
 	broken := strings.Replace(addsLabel, "Object{metadata", "Object{nonsense(", 1)
-	state, got := judged(t, broken, &example.Example{Object: written(t, service("a", "{}")), Expected: example.Pass})
+	state, got := judged(t, broken, &example.Example{Object: parsed(t, service("a", "{}")), Expected: example.Pass})
 	g.Expect(state.Problem).To(ContainSubstring("is refused"))
 	g.Expect(state.Problem).To(ContainSubstring("nonsense"))
 	g.Expect(state.Problem).NotTo(MatchRegexp(`p[0-9a-f]{10}`))

@@ -26,7 +26,7 @@ spec:
 
 func TestARuleIsJudgedByWhatItDoes(t *testing.T) {
 	g := NewWithT(t)
-	policy := written(t, manyRules)
+	policy := parsed(t, manyRules)
 	for rule, want := range map[string]effect{
 		"": effectMutate, "checks": effectNone, "first": effectMutate, "autogen-first": effectMutate, "autogen-cronjob-first": effectMutate,
 		"far": effectExisting, "makes": effectGenerate, "absent": effectNone,
@@ -42,13 +42,13 @@ func TestARuleIsJudgedByWhatItDoes(t *testing.T) {
 		"{apiVersion: policies.kyverno.io/v1, kind: ImageValidatingPolicy}":                                                                  effectNone,
 		"{apiVersion: kyverno.io/v2, kind: ClusterCleanupPolicy, spec: {rules: [{name: a, mutate: {patchStrategicMerge: {metadata: {}}}}]}}": effectNone,
 	} {
-		g.Expect(effectOf(written(t, text), "")).To(Equal(want), text)
+		g.Expect(effectOf(parsed(t, text), "")).To(Equal(want), text)
 	}
 }
 
 func subjectOf(t *testing.T, text string) subject {
 	t.Helper()
-	return subject{policy: &example.Policy{Object: written(t, text)}, aspect: Aspect{Whole: true, Validation: -1, Condition: -1, Constraint: -1}, name: "p0123456789"}
+	return subject{policy: &example.Policy{Object: parsed(t, text)}, aspect: Aspect{Whole: true, Validation: -1, Condition: -1, Constraint: -1}, name: "p0123456789"}
 }
 
 func TestEachRuleOfALegacyPolicyHasTheCopiesThatTellWhatItDoes(t *testing.T) {
@@ -86,8 +86,8 @@ func TestEachRuleOfALegacyPolicyHasTheCopiesThatTellWhatItDoes(t *testing.T) {
 func TestACopyChangesOnlyWhatItsTestSpeaksOf(t *testing.T) {
 	g := NewWithT(t)
 	test := &example.Test{
-		Targets:   []*unstructured.Unstructured{written(t, "{kind: ConfigMap, metadata: {name: target, namespace: one}}")},
-		Resources: []*unstructured.Unstructured{written(t, "{kind: Namespace, metadata: {name: trigger}}")},
+		Targets:   []*unstructured.Unstructured{parsed(t, "{kind: ConfigMap, metadata: {name: target, namespace: one}}")},
+		Resources: []*unstructured.Unstructured{parsed(t, "{kind: Namespace, metadata: {name: trigger}}")},
 	}
 	made, err := existing(subjectOf(t, manyRules), nil, &example.Example{Rule: "far", Test: test})
 	g.Expect(err).NotTo(HaveOccurred())
@@ -131,9 +131,9 @@ func TestWhatTheBackgroundControllerSaysIsUnderstood(t *testing.T) {
 	g := NewWithT(t)
 	r := &requests{latest: map[string]*unstructured.Unstructured{}}
 	trial := &trial{subject: subject{name: "p0123456789"}}
-	trigger := written(t, "{kind: Service, metadata: {name: a, namespace: home}}")
+	trigger := parsed(t, "{kind: Service, metadata: {name: a, namespace: home}}")
 	see := func(name, policy, on, status string) {
-		r.note(written(t, "{metadata: {name: "+name+"}, spec: {policy: "+policy+", ruleContext: [{trigger: "+on+"}]}, status: "+status+"}"))
+		r.note(parsed(t, "{metadata: {name: "+name+"}, spec: {policy: "+policy+", ruleContext: [{trigger: "+on+"}]}, status: "+status+"}"))
 	}
 	here := "{kind: Service, name: a, namespace: home}"
 	g.Expect(r.outcomeOf(trial, trigger, nil)).To(Equal(outcome{}), "nothing was asked for")

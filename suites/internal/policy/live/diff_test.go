@@ -9,7 +9,7 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-func written(t *testing.T, text string) *unstructured.Unstructured {
+func parsed(t *testing.T, text string) *unstructured.Unstructured {
 	t.Helper()
 	g := NewWithT(t)
 	data, err := yaml.YAMLToJSON([]byte(text))
@@ -44,7 +44,7 @@ spec:
 
 func TestWhatTheServerSetsMakesNoDifference(t *testing.T) {
 	g := NewWithT(t)
-	one, two := written(t, pod), written(t, pod)
+	one, two := parsed(t, pod), parsed(t, pod)
 	two.SetUID("99999999-6a53-4f3c-9d0e-0c4de0f7f2a1")
 	two.SetLabels(map[string]string{"job": "99999999-6a53-4f3c-9d0e-0c4de0f7f2a1"})
 	two.SetGeneration(4)
@@ -62,7 +62,7 @@ func TestWhatTheServerSetsMakesNoDifference(t *testing.T) {
 func TestTheAddressesOfAServiceAreTheServers(t *testing.T) {
 	g := NewWithT(t)
 	service := func(text string) *unstructured.Unstructured {
-		return settled(written(t, "{apiVersion: v1, kind: Service, metadata: {name: a}, spec: "+text+"}"))
+		return settled(parsed(t, "{apiVersion: v1, kind: Service, metadata: {name: a}, spec: "+text+"}"))
 	}
 	g.Expect(difference(
 		service("{clusterIP: 10.0.0.1, clusterIPs: [10.0.0.1], ports: [{port: 80, nodePort: 30001}]}"),
@@ -75,8 +75,8 @@ func TestTheAddressesOfAServiceAreTheServers(t *testing.T) {
 }
 
 func TestADifferenceShowsWhereItStands(t *testing.T) {
-	want := written(t, "{kind: A, metadata: {name: a}, spec: {aa: 1, bb: 2, cc: 3, dd: 4, ee: 5, ff: {gg: [x, v]}, zz: 1}}")
-	got := written(t, "{kind: A, metadata: {name: b}, spec: {aa: 1, bb: 2, cc: 3, dd: 4, ee: 5, ff: {gg: [x, w]}, zz: 1}}")
+	want := parsed(t, "{kind: A, metadata: {name: a}, spec: {aa: 1, bb: 2, cc: 3, dd: 4, ee: 5, ff: {gg: [x, v]}, zz: 1}}")
+	got := parsed(t, "{kind: A, metadata: {name: b}, spec: {aa: 1, bb: 2, cc: 3, dd: 4, ee: 5, ff: {gg: [x, w]}, zz: 1}}")
 	NewWithT(t).Expect(difference(want, got)).To(Equal(`--- expected
 +++ actual
  kind: A

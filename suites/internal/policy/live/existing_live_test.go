@@ -59,10 +59,10 @@ spec:
 
 func TestChangesOfWhatIsThereAreJudgedByWhatBecameOfIt(t *testing.T) {
 	secret := func(name, labels string) *unstructured.Unstructured {
-		return written(t, "{apiVersion: v1, kind: Secret, metadata: {name: "+name+", namespace: mutate-n, labels: "+labels+"}, type: Opaque}")
+		return parsed(t, "{apiVersion: v1, kind: Secret, metadata: {name: "+name+", namespace: mutate-n, labels: "+labels+"}, type: Opaque}")
 	}
 	trigger := func(labels string) *unstructured.Unstructured {
-		out := written(t, service("trigger", labels))
+		out := parsed(t, service("trigger", labels))
 		out.SetNamespace("mutate-n")
 		return out
 	}

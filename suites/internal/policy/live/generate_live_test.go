@@ -38,13 +38,13 @@ spec:
 `
 
 func networkPolicy(t *testing.T, kind string) []*unstructured.Unstructured {
-	return []*unstructured.Unstructured{written(t, "{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {name: mutate-a, namespace: mutate-n}, spec: {podSelector: {}, policyTypes: ["+kind+"]}}")}
+	return []*unstructured.Unstructured{parsed(t, "{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {name: mutate-a, namespace: mutate-n}, spec: {podSelector: {}, policyTypes: ["+kind+"]}}")}
 }
 
 func TestAGeneratingPolicyIsJudgedByWhatItMakes(t *testing.T) {
 	g := NewWithT(t)
 	chosen := func(labels string) *unstructured.Unstructured {
-		out := written(t, service("a", labels))
+		out := parsed(t, service("a", labels))
 		out.SetNamespace("mutate-n")
 		return out
 	}
@@ -67,12 +67,12 @@ func TestAGeneratingPolicyIsJudgedByWhatItMakes(t *testing.T) {
 func TestALegacyCloneIsJudgedByWhatItMakes(t *testing.T) {
 	g := NewWithT(t)
 	namespace := func(name string) *unstructured.Unstructured {
-		return written(t, "{apiVersion: v1, kind: Namespace, metadata: {name: "+name+"}}")
+		return parsed(t, "{apiVersion: v1, kind: Namespace, metadata: {name: "+name+"}}")
 	}
 	cloned := func(namespace, value string) []*unstructured.Unstructured {
-		return []*unstructured.Unstructured{written(t, "{apiVersion: v1, kind: ConfigMap, metadata: {name: cloned, namespace: "+namespace+"}, data: {key: "+value+"}}")}
+		return []*unstructured.Unstructured{parsed(t, "{apiVersion: v1, kind: ConfigMap, metadata: {name: cloned, namespace: "+namespace+"}, data: {key: "+value+"}}")}
 	}
-	world := &example.Test{Objects: []*unstructured.Unstructured{written(t, "{apiVersion: v1, kind: ConfigMap, metadata: {name: mutate-source, namespace: default}, data: {key: value}}")}}
+	world := &example.Test{Objects: []*unstructured.Unstructured{parsed(t, "{apiVersion: v1, kind: ConfigMap, metadata: {name: mutate-source, namespace: default}, data: {key: value}}")}}
 	state, got := judged(
 		t, clonesConfigMap,
 		&example.Example{Test: world, Rule: "clone", Object: namespace("mutate-1"), Expected: example.Pass, Generated: cloned("mutate-1", "value")},
