@@ -11,15 +11,20 @@ import (
 // Differences lists the fields in which a case differs from another: of its object,
 // of who asks and for what. A part that only one of the two has is one field, and
 // so are two of which each stands in the place of the other, and a list that is
-// longer. Names by which files tell examples apart do not count beside another
-// difference.
+// longer. So are the two that say of which kind an object is. Names by which files
+// tell examples apart do not count beside another difference.
 func (c Case) Differences(from Case) []string {
 	var out []string
 	name := ""
 	for _, field := range differences("", c.Object.Object, from.Object.Object) {
-		if field == "metadata.name" {
+		switch field {
+		case "metadata.name":
 			name = field
-		} else {
+		case "apiVersion", "kind":
+			if !slices.Contains(out, "the kind") {
+				out = append(out, "the kind")
+			}
+		default:
 			out = append(out, field)
 		}
 	}

@@ -43,6 +43,7 @@ spec: {replicas: 1, volumes: [{name: v, emptyDir: {}}], containers: [{name: c, e
 metadata: {name: app, labels: none}
 spec: {replicas: 1, volumes: {}, containers: [{name: c, env: [{name: A}]}]}
 `, nil, []string{"metadata.labels", "spec.volumes"}},
+		{"another kind", "apiVersion: a/v1\nkind: A" + good, func(c *Case) { c.Object.SetAPIVersion("b/v1"); c.Object.SetKind("B") }, []string{"the kind"}},
 		{"who asks", good, func(c *Case) { c.User = "another" }, []string{"who asks"}},
 		{"the groups of who asks, and for what", good, func(c *Case) { c.Groups, c.Operation = []string{"g"}, Delete }, []string{"who asks", "the operation"}},
 	} {

@@ -108,7 +108,7 @@ func (p *program) command(ctx context.Context) *cobra.Command {
 	root.CompletionOptions.DisableDefaultCmd = true
 	root.SetFlagErrorFunc(wrongFlag)
 	root.AddCommand(p.e2eCommand(ctx), p.compareCommand(ctx), p.upCommand(ctx), p.downCommand(ctx), p.cleanCommand(ctx), p.proveCommand(ctx),
-		p.componentsCommand(ctx), p.policiesCommand(ctx), p.watchCommand(ctx), p.superviseCommand(ctx), p.superviseBenchCommand(ctx), p.judgeCommand(ctx))
+		p.componentsCommand(ctx), p.policiesCommand(ctx), p.watchCommand(ctx), p.superviseCommand(ctx), p.superviseBenchCommand(ctx), p.measureCommand(ctx), p.judgeCommand(ctx))
 	return root
 }
 

@@ -9,8 +9,6 @@ import (
 
 	"go.yaml.in/yaml/v3"
 	sigsyaml "sigs.k8s.io/yaml"
-
-	"github.com/your-org/flux-platform-conformance/suites/internal/check"
 )
 
 // text is a string and the line on which it stands.
@@ -22,10 +20,10 @@ type text struct {
 // located is a field of what wants to know on which line it begins.
 type located struct{ line int }
 
-// Bounds on what aliases may multiply a document to.
+// Bounds on what aliases may multiply a document by, and on how deep it is.
 const (
-	mostNodes = 5_000_000
-	mostDepth = 500
+	mostAliased = 200_000
+	mostDepth   = 500
 )
 
 // decoder reads a parsed document into Go types by their JSON names, goes on after
@@ -37,8 +35,10 @@ type decoder struct {
 	// folds: the case of keys does not count, as for encoding/json.
 	folds    bool
 	findings []Finding
-	nodes    int
-	exceeded bool
+	// aliases counts those that are being followed, and aliased the nodes that were
+	// read through any.
+	aliases, aliased int
+	exceeded         bool
 }
 
 func (d *decoder) find(node *yaml.Node, format string, values ...any) {
@@ -55,15 +55,13 @@ var (
 
 // decode reads a node into a value that can be set; path names it in findings.
 func (d *decoder) decode(node *yaml.Node, to reflect.Value, path string, depth int) {
-	if d.nodes++; d.nodes > mostNodes || depth > mostDepth {
-		if !d.exceeded {
-			d.find(node, "its aliases multiply it beyond what can be read; write them out")
-		}
-		d.exceeded = true
+	if d.exceeds(node, depth) {
 		return
 	}
 	if node.Kind == yaml.AliasNode {
+		d.aliases++
 		d.decode(node.Alias, to, path, depth+1)
+		d.aliases--
 		return
 	}
 	if node.Kind == yaml.ScalarNode && node.Tag == "!!null" {
@@ -169,7 +167,11 @@ func (d *decoder) isText(node *yaml.Node, path string) bool {
 
 // opaque leaves the reading to the type itself.
 func (d *decoder) opaque(node *yaml.Node, to reflect.Value, path string) {
-	data, err := yaml.Marshal(node)
+	expanded := d.expand(node, 0)
+	if d.exceeded {
+		return
+	}
+	data, err := yaml.Marshal(expanded)
 	if err != nil {
 		d.find(node, "%s cannot be read: %s", path, firstLine(err.Error()))
 		return
@@ -180,6 +182,39 @@ func (d *decoder) opaque(node *yaml.Node, to reflect.Value, path string) {
 		return
 	}
 	to.Set(into.Elem())
+}
+
+// exceeds tells whether a node is beyond what is read.
+func (d *decoder) exceeds(node *yaml.Node, depth int) bool {
+	if d.aliases > 0 {
+		d.aliased++
+	}
+	if d.aliased <= mostAliased && depth <= mostDepth {
+		return false
+	}
+	if !d.exceeded {
+		d.find(node, "its aliases multiply it beyond what can be read; write them out")
+	}
+	d.exceeded = true
+	return true
+}
+
+// expand copies a node with what its aliases stand for.
+func (d *decoder) expand(node *yaml.Node, depth int) *yaml.Node {
+	if d.exceeds(node, depth) {
+		return &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!null"}
+	}
+	if node.Kind == yaml.AliasNode {
+		d.aliases++
+		defer func() { d.aliases-- }()
+		return d.expand(node.Alias, depth+1)
+	}
+	out := *node
+	out.Anchor, out.Content = "", nil
+	for _, child := range node.Content {
+		out.Content = append(out.Content, d.expand(child, depth+1))
+	}
+	return &out
 }
 
 // fields reads a mapping into a struct.
@@ -193,11 +228,7 @@ func (d *decoder) fields(node *yaml.Node, to reflect.Value, path string, depth i
 	d.pairs(node, path, depth, func(key, value *yaml.Node) {
 		field, ok := known[d.fold(key.Value)]
 		if !ok {
-			where := ""
-			if path != "" {
-				where = " of " + path
-			}
-			d.find(key, "unknown key %q%s%s", key.Value, where, check.DidYouMean(key.Value, names))
+			d.unknown(key, path, names)
 			return
 		}
 		d.decode(value, field, below(path, key.Value), depth+1)
@@ -214,7 +245,7 @@ func (d *decoder) fold(key string) string {
 // pairs goes through a mapping, with what it merges, and says which keys stand
 // twice.
 func (d *decoder) pairs(node *yaml.Node, path string, depth int, each func(key, value *yaml.Node)) {
-	if d.nodes++; d.nodes > mostNodes || depth > mostDepth {
+	if d.exceeds(node, depth) {
 		return
 	}
 	seen := map[string]int{}
@@ -242,9 +273,11 @@ func (d *decoder) pairs(node *yaml.Node, path string, depth int, each func(key, 
 
 func (d *decoder) merged(value *yaml.Node, path string, depth int, each func(key, value *yaml.Node)) {
 	switch {
-	case depth > mostDepth:
+	case d.exceeds(value, depth):
 	case value.Kind == yaml.AliasNode:
+		d.aliases++
 		d.merged(value.Alias, path, depth+1, each)
+		d.aliases--
 	case value.Kind == yaml.MappingNode:
 		d.pairs(value, path, depth, each)
 	case value.Kind == yaml.SequenceNode:

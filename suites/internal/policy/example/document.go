@@ -66,6 +66,8 @@ func separates(line []byte) bool {
 	return len(text) == 0 || text[0] == '#' && rest[0] != '#'
 }
 
+const notYAML = "it is no valid YAML: "
+
 var lineOfError = regexp.MustCompile(`line (\d+)`)
 
 // problem makes a finding of an error of the YAML parser, which counts the lines
@@ -80,7 +82,7 @@ func (d document) problem(file string, err error) Finding {
 			text = strings.TrimPrefix(text[:found[0]]+text[found[1]:], ": ")
 		}
 	}
-	return Finding{Place: place, Text: "it is no valid YAML: " + text}
+	return Finding{Place: place, Text: notYAML + text}
 }
 
 // node parses the document so that lines are known.
@@ -128,7 +130,7 @@ func (d document) objects(file string) ([]placed, []Finding) {
 		if text, err = sigsyaml.YAMLToJSON(d.data); err != nil {
 			return nil, findings
 		}
-		findings[0].Text = strings.Replace(findings[0].Text, "it is no valid YAML: ", "the last one was read: ", 1)
+		findings[0].Text = strings.Replace(findings[0].Text, notYAML, "the last one was read: ", 1)
 	}
 	object := &unstructured.Unstructured{}
 	if err := object.UnmarshalJSON(text); err != nil {

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -76,7 +77,9 @@ type objectFile struct {
 	// checked: its policies were compared with their types.
 	documents []document
 	checked   bool
-	err       error
+	// err says why the file could not be read; broken: a document is no YAML.
+	err    error
+	broken bool
 	// findings are told when somebody needs the file.
 	findings []Finding
 }
@@ -147,6 +150,8 @@ func isYAML(name string) bool {
 	return extension == ".yaml" || extension == ".yml"
 }
 
+var kindOfPolicy = regexp.MustCompile(`kind"?: *"?[A-Za-z]*Policy`)
+
 // unnamed reads the policies of a file that no test names.
 func (l *loader) unnamed(name string) {
 	if l.files[name] == nil {
@@ -156,12 +161,12 @@ func (l *loader) unnamed(name string) {
 			return
 		}
 		ours := bytes.Contains(data, []byte("kyverno.io/")) || bytes.Contains(data, []byte(admissionGroup+"/"))
-		if !ours || !bytes.Contains(data, []byte("Policy")) {
+		if !ours || !kindOfPolicy.Match(data) {
 			return
 		}
 	}
 	file := l.objects(name)
-	if !slices.ContainsFunc(file.objects, func(p placed) bool { return isPolicy(p.object) || isBinding(p.object) }) && len(file.findings) == 0 {
+	if !file.broken && !slices.ContainsFunc(file.objects, func(p placed) bool { return isPolicy(p.object) || isBinding(p.object) }) {
 		return
 	}
 	l.tell(file.findings...)
@@ -215,6 +220,7 @@ func (l *loader) objects(name string) *objectFile {
 	for _, d := range split(data) {
 		found, findings := d.objects(relative)
 		file.findings = append(file.findings, findings...)
+		file.broken = file.broken || len(findings) > 0 && strings.HasPrefix(findings[0].Text, notYAML)
 		file.documents = append(file.documents, d)
 		for _, p := range found {
 			if isPolicy(p.object) || isBinding(p.object) {
@@ -249,12 +255,8 @@ func identity(object *unstructured.Unstructured) string {
 // policiesOf returns the policies of a file, compared with their types.
 func (l *loader) policiesOf(name string) []*Policy {
 	file := l.objects(name)
-	relative := l.relative(name)
 	if !file.checked {
-		file.checked = true
-		lines := map[int]bool{}
 		for _, p := range file.objects {
-			lines[p.Line] = lines[p.Line] || isPolicy(p.object) || isBinding(p.object)
 			if isBinding(p.object) {
 				l.bindings = append(l.bindings, p.object)
 			}
@@ -266,11 +268,7 @@ func (l *loader) policiesOf(name string) []*Policy {
 				l.library.Policies = append(l.library.Policies, policy)
 			}
 		}
-		for _, d := range file.documents {
-			if lines[d.line] {
-				l.tell(d.strict(relative)...)
-			}
-		}
+		l.compare(file)
 	}
 	var out []*Policy
 	for _, p := range file.objects {
@@ -279,6 +277,25 @@ func (l *loader) policiesOf(name string) []*Policy {
 		}
 	}
 	return out
+}
+
+// compare compares what a file says of policies with the fields that there are.
+func (l *loader) compare(file *objectFile) {
+	if file.checked {
+		return
+	}
+	file.checked = true
+	lines := map[int]string{}
+	for _, p := range file.objects {
+		if isPolicy(p.object) || isBinding(p.object) || isException(p.object) {
+			lines[p.Line] = p.File
+		}
+	}
+	for _, d := range file.documents {
+		if name, ok := lines[d.line]; ok {
+			l.tell(d.strict(name)...)
+		}
+	}
 }
 
 // paths expands what a test names into files: folders into the YAML files in them,
@@ -304,8 +321,11 @@ func (l *loader) paths(place Place, dir, name, what string, deep bool) []string 
 	case err != nil:
 		l.find(place, "%s %q cannot be read: %s", what, name, reason(err))
 		return nil
-	case !info.IsDir():
+	case info.Mode().IsRegular():
 		return []string{full}
+	case !info.IsDir():
+		l.find(place, "%s %q is neither a file nor a folder; name one", what, name)
+		return nil
 	}
 	var out []string
 	err = filepath.WalkDir(full, func(name string, entry fs.DirEntry, err error) error {

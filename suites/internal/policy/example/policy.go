@@ -85,8 +85,7 @@ func isException(object *unstructured.Unstructured) bool {
 	return kind.Kind == "PolicyException" && (kind.Group == legacyGroup || kind.Group == celGroup)
 }
 
-// strict compares the policies of a document with the Go types of their kinds:
-// what the API server would drop or refuse is a finding.
+// strict compares the policies of a document with the fields of their kinds: what the API server would drop or refuse is a finding.
 func (d document) strict(file string) []Finding {
 	root, err := d.node()
 	if err != nil {
@@ -101,11 +100,13 @@ func (d document) strict(file string) []Finding {
 		version, kind := value(node, "apiVersion"), value(node, "kind")
 		sample, ok := policyTypes[version][kind]
 		versions := versionsOf(kind)
-		group, _, _ := strings.Cut(version, "/")
+		legacy, old := legacyFields()[version+"/"+kind]
 		switch {
 		case ok:
 			reader.decode(node, reflect.New(reflect.TypeOf(sample)).Elem(), "", 0)
-		case len(versions) > 0 && group != legacyGroup:
+		case old:
+			reader.compare(node, legacy, "", 0)
+		case len(versions) > 0:
 			reader.find(node, "there is no %s of %s; write one of %s", kind, version, strings.Join(versions, ", "))
 		}
 	}
@@ -129,10 +130,16 @@ func value(node *yaml.Node, key string) string {
 	return ""
 }
 
+// versionsOf are the apiVersions that have a kind.
 func versionsOf(kind string) []string {
 	var out []string
 	for version, kinds := range policyTypes {
 		if _, ok := kinds[kind]; ok {
+			out = append(out, version)
+		}
+	}
+	for name := range legacyFields() {
+		if version, ok := strings.CutSuffix(name, "/"+kind); ok {
 			out = append(out, version)
 		}
 	}
@@ -145,7 +152,8 @@ func (p *Policy) Legacy() bool { return p.Object.GroupVersionKind().Group == leg
 
 // rules are those of a legacy policy.
 func (p *Policy) rules() []map[string]any {
-	list, _, _ := unstructured.NestedSlice(p.Object.Object, "spec", "rules")
+	field, _, _ := unstructured.NestedFieldNoCopy(p.Object.Object, "spec", "rules")
+	list, _ := field.([]any)
 	var out []map[string]any
 	for _, item := range list {
 		if rule, ok := item.(map[string]any); ok {

@@ -107,6 +107,7 @@ func (w *world) read(file testFile) {
 	w.params = w.readObjects(file.ParamResources, "the parameter resource file")
 	w.Resources, w.Targets, w.Params = lists(w.resources), lists(w.targets), lists(w.params)
 	for _, e := range w.readObjects(file.Exceptions, "the exception file") {
+		w.loader.compare(e)
 		for _, p := range e.objects {
 			if !isException(p.object) {
 				w.loader.find(p.Place, "it is a %s of %s, where a PolicyException is expected; name it elsewhere in %s",
@@ -300,7 +301,7 @@ func (w *world) readUser(name text) {
 		w.User.Extra[key] = value
 	}
 	for _, role := range file.Roles {
-		if namespace, role, ok := strings.Cut(role, ":"); !ok || namespace == "" || role == "" {
+		if namespace, own, ok := strings.Cut(role, ":"); !ok || namespace == "" || own == "" {
 			w.loader.find(w.at(name.line), "the role %q of %q is not NAMESPACE:NAME", role, name.string)
 		}
 	}

@@ -285,6 +285,13 @@ type heard struct {
 	seconds float64
 }
 
+func refusalOf(err error) string {
+	if err == nil {
+		return ""
+	}
+	return err.Error()
+}
+
 // ask asks copies about a request, in halves where the answers do not fit into
 // one.
 func (b *Bench) ask(ctx context.Context, r request) heard {
@@ -293,6 +300,18 @@ func (b *Bench) ask(ctx context.Context, r request) heard {
 	}
 	got := b.send(ctx, r)
 	out := heard{said: make(map[string][]said, len(r.copies)), unanswered: map[string]string{}, seconds: got.seconds}
+	if said := blocking(refusalOf(got.err)); !got.admitted() && len(said) > 0 {
+		for _, s := range said {
+			out.said[s.copy] = append(out.said[s.copy], s)
+		}
+		r.copies = slices.DeleteFunc(slices.Clone(r.copies), func(name string) bool { return out.said[name] != nil })
+		if len(r.copies) > 0 {
+			other := b.ask(ctx, r)
+			maps.Copy(other.said, out.said)
+			return other
+		}
+		return out
+	}
 	if !got.admitted() {
 		out.refusal = got.err.Error()
 		// A webhook's refusal is none of the server's own.

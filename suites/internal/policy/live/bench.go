@@ -2,6 +2,7 @@ package live
 
 import (
 	"context"
+	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -75,6 +76,11 @@ type copyState struct {
 	seen bool
 	// failed says why it cannot be asked.
 	failed string
+	// proves: the policy as it stands is installed beside the copy, and these are
+	// its objects; unwritten says why it is not.
+	proves    bool
+	written   []*unstructured.Unstructured
+	unwritten string
 	// placed are the objects that were made for it, as far as they were made.
 	placed []*unstructured.Unstructured
 }
@@ -190,9 +196,13 @@ func (b *Bench) Close(ctx context.Context) error {
 	return nil
 }
 
+// session tells what this process makes from what another makes on the same
+// server at the same time.
+var session = strings.ToLower(rand.Text()[:8])
+
 // newSubject gives a copy its name, which is made of all that it is made of.
-func (b *Bench) newSubject(policy *example.Policy, exceptions, params []*unstructured.Unstructured, aspect Aspect) subject {
-	s := subject{policy: policy, exceptions: exceptions, params: params, aspect: aspect, unserved: b.unserved(policy.Object)}
+func (b *Bench) newSubject(policy *example.Policy, exceptions, params []*unstructured.Unstructured, aspect Aspect, updates bool) subject {
+	s := subject{policy: policy, exceptions: exceptions, params: params, aspect: aspect, unserved: b.unserved(policy.Object), updates: updates && isLegacy(policy.Object)}
 	digest := sha256.New()
 	encode := json.NewEncoder(digest)
 	parts := [][]*unstructured.Unstructured{{policy.Object}, policy.Bindings, exceptions, params}
@@ -203,7 +213,8 @@ func (b *Bench) newSubject(policy *example.Policy, exceptions, params []*unstruc
 		_ = encode.Encode("next")
 	}
 	_ = encode.Encode(aspect)
-	_ = encode.Encode(s.unserved)
+	_ = encode.Encode(session)
+	_ = encode.Encode([]any{s.unserved, s.updates})
 	// What stands twice in a library, in two files, is one copy all the same.
 	s.name = "p" + hex.EncodeToString(digest.Sum(nil))[:10]
 	return s
@@ -229,14 +240,14 @@ func judgeOf(policy *unstructured.Unstructured) judge {
 
 // install makes copies that are not there yet, and returns when each either
 // answered a canary or has failed, and why. Some fail without an error.
-func (b *Bench) install(ctx context.Context, subjects []subject) (int, error) {
+func (b *Bench) install(ctx context.Context, subjects []subject, proving map[string]bool) (int, error) {
 	var fresh []*copyState
 	for _, s := range subjects {
 		if b.copies[s.name] != nil {
 			continue
 		}
 		f := formOf(s.policy.Object)
-		c := &copyState{subject: s, form: f}
+		c := &copyState{subject: s, form: f, proves: proving[s.name]}
 		b.copies[s.name] = c
 		fresh = append(fresh, c)
 		var err error
@@ -262,6 +273,9 @@ func (b *Bench) install(ctx context.Context, subjects []subject) (int, error) {
 			if err := b.namespace(ctx, ns, b.currentLabels(ns)); err != nil {
 				return 0, err
 			}
+		}
+		if err := b.anchor(ctx, c.anchors); err != nil {
+			return 0, err
 		}
 		group.Go(func() error {
 			n, err := b.installOne(ctx, c)
@@ -304,7 +318,56 @@ func (b *Bench) installOne(ctx context.Context, c *copyState) (int, error) {
 		count++
 	}
 	c.created = time.Now()
+	if c.proves {
+		b.write(ctx, c)
+		count += len(c.written)
+	}
 	return count, nil
+}
+
+// anchor makes what stays until the bench is closed.
+func (b *Bench) anchor(ctx context.Context, objects []*unstructured.Unstructured) error {
+	for _, o := range objects {
+		if b.served[key(o)] {
+			continue
+		}
+		b.served[key(o)] = true
+		if err := b.create(ctx, o); err != nil {
+			return fmt.Errorf("make %s: %w", key(o), err)
+		}
+		b.keep(o)
+	}
+	return nil
+}
+
+// write installs a copy's policy as it stands.
+func (b *Bench) write(ctx context.Context, c *copyState) {
+	objects, why, err := c.form.written(c.subject)
+	if err != nil {
+		why = err.Error()
+	}
+	c.unwritten = why
+	if why != "" {
+		return
+	}
+	for _, o := range objects {
+		if err := b.create(ctx, o); err != nil {
+			c.unwritten = fmt.Sprintf("install it as it is written: %v", err)
+			b.erase(ctx, c)
+			return
+		}
+		c.written = append(c.written, o)
+	}
+}
+
+// erase removes a copy's policy as it stands.
+func (b *Bench) erase(ctx context.Context, c *copyState) {
+	for _, o := range slices.Backward(c.written) {
+		if err := b.remove(context.WithoutCancel(ctx), o); err != nil && c.unwritten == "" {
+			c.unwritten = err.Error()
+		}
+	}
+	c.written = nil
 }
 
 // whyRefused says why the server does not take a policy, in its words for the
@@ -343,6 +406,7 @@ func (b *Bench) uninstall(ctx context.Context, names []string) error {
 			b.mu.Unlock()
 		}
 		group.Go(func() error {
+			b.erase(ctx, c)
 			for _, o := range slices.Backward(gone) {
 				if err := b.remove(ctx, o); err != nil {
 					return err

@@ -183,14 +183,14 @@ func (b *Bench) canaryNamespace(ctx context.Context, c *copyState) error {
 	switch {
 	case name != "":
 	case len(labels) == 0:
-		name = "fpc-canary"
+		name = canaryName + "-" + session
 	default:
 		data, err := json.Marshal(labels) // keys in order
 		if err != nil {
 			return err
 		}
 		digest := sha256.Sum256(data)
-		name = "fpc-canary-" + hex.EncodeToString(digest[:])[:8]
+		name = canaryName + "-" + session + "-" + hex.EncodeToString(digest[:])[:8]
 	}
 	c.canary.SetNamespace(name)
 	if name == c.labels[nameLabel] && len(labels) == 0 {
@@ -281,8 +281,8 @@ var copyNames = regexp.MustCompile(`\bp[0-9a-f]{10}\b`)
 // makes them do so, they would stand in everybody's way.
 func (b *Bench) disturbing(ctx context.Context, copies []*copyState) error {
 	plain := canaryObject("ConfigMap", nil)
-	plain.SetNamespace("fpc-canary")
-	if err := b.namespace(ctx, "fpc-canary", nil); err != nil {
+	plain.SetNamespace(canaryName + "-" + session)
+	if err := b.namespace(ctx, plain.GetNamespace(), nil); err != nil {
 		return err
 	}
 	for range len(copies) + 1 {

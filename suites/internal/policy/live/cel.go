@@ -29,10 +29,9 @@ func selector(name string) string {
 	return fmt.Sprintf("has(request.userInfo.extra) && '%s' in request.userInfo.extra && '%s' in request.userInfo.extra['%s']", askExtra, name, askExtra)
 }
 
-// orCanary lets an expression hold for a canary. The expression may end in a
-// comment, so the parenthesis stands on a line of its own.
+// orCanary lets an expression hold for a canary.
 func orCanary(expression string) string {
-	return fmt.Sprintf("(%s) || (\n%s\n)", isCanary, expression)
+	return fmt.Sprintf("(%s) || (%s)", isCanary, oneLine(expression))
 }
 
 // celForm is Kyverno's ValidatingPolicy and its namespaced kind.
@@ -47,8 +46,8 @@ func (celForm) judges(policy *unstructured.Unstructured) bool {
 	return (kind == "ValidatingPolicy" || kind == "NamespacedValidatingPolicy") && (mode == "" || mode == "Kubernetes")
 }
 
-func (celForm) audits(policy *unstructured.Unstructured) bool {
-	actions, found, _ := unstructured.NestedStringSlice(policy.Object, "spec", "validationActions")
+func (celForm) audits(policy *example.Policy) bool {
+	actions, found, _ := unstructured.NestedStringSlice(policy.Object.Object, "spec", "validationActions")
 	// None at all means Deny.
 	if !found || len(actions) == 0 {
 		return false
@@ -198,15 +197,23 @@ func (celForm) written(s subject) (objects []*unstructured.Unstructured, why str
 	if on, found, _ := unstructured.NestedBool(object.Object, "spec", "evaluation", "admission", "enabled"); found && !on {
 		return nil, "it is not asked at admission", nil
 	}
+	if err := selectFirst(object, s); err != nil {
+		return nil, "", err
+	}
+	return []*unstructured.Unstructured{object}, "", nil
+}
+
+// selectFirst puts the selector of the policy as written before its conditions.
+func selectFirst(object *unstructured.Unstructured, s subject) error {
 	conditions, _, err := unstructured.NestedSlice(object.Object, "spec", "matchConditions")
 	if err != nil {
-		return nil, "", fmt.Errorf("%s: %w", s.policy, err)
+		return fmt.Errorf("%s: %w", s.policy, err)
 	}
 	conditions = append([]any{map[string]any{"name": "fpc-ask", "expression": selector(writtenName(s.name))}}, conditions...)
 	if err := unstructured.SetNestedSlice(object.Object, conditions, "spec", "matchConditions"); err != nil {
-		return nil, "", fmt.Errorf("%s: %w", s.policy, err)
+		return fmt.Errorf("%s: %w", s.policy, err)
 	}
-	return []*unstructured.Unstructured{object}, "", nil
+	return nil
 }
 
 // writtenName is what a request asks for when it asks for the policy as written.
@@ -240,4 +247,50 @@ func validationWords(policy *unstructured.Unstructured, index int) string {
 		words, _ = fields["expression"].(string)
 	}
 	return words
+}
+
+// oneLine is an expression without line breaks and comments: the API server drops a
+// warning with a control character, and one about an error quotes the expression.
+// What stands in quotes remains.
+func oneLine(expression string) string {
+	var out strings.Builder
+	for i := 0; i < len(expression); {
+		rest := expression[i:]
+		switch {
+		case strings.HasPrefix(rest, "//"):
+			end := strings.IndexByte(rest, '\n')
+			if end < 0 {
+				end = len(rest)
+			}
+			i += end
+		case rest[0] == '"' || rest[0] == '\'':
+			end := quotedEnd(rest, i > 0 && strings.ContainsRune("rR", rune(expression[i-1])))
+			out.WriteString(rest[:end])
+			i += end
+		case rest[0] == '\n' || rest[0] == '\r' || rest[0] == '\t':
+			out.WriteByte(' ')
+			i++
+		default:
+			out.WriteByte(rest[0])
+			i++
+		}
+	}
+	return strings.TrimSpace(out.String())
+}
+
+// quotedEnd is where a literal ends that a text begins with.
+func quotedEnd(text string, raw bool) int {
+	quote := text[:1]
+	if triple := strings.Repeat(quote, 3); strings.HasPrefix(text, triple) {
+		quote = triple
+	}
+	for i := len(quote); i < len(text); i++ {
+		switch {
+		case text[i] == '\\' && !raw:
+			i++
+		case strings.HasPrefix(text[i:], quote):
+			return i + len(quote)
+		}
+	}
+	return len(text)
 }

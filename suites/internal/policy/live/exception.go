@@ -69,10 +69,7 @@ func legacyExceptions(s subject) ([]*unstructured.Unstructured, error) {
 			return nil, err
 		}
 		if rules := exceptedRules(policy, patterns, excludesControls(exception)); len(rules) > 0 {
-			spec["exceptions"] = []any{
-				map[string]any{"policyName": copyName, "ruleNames": rules},
-				map[string]any{"policyName": copyName + ruleLenient, "ruleNames": rules},
-			}
+			spec["exceptions"] = []any{map[string]any{"policyName": copyName, "ruleNames": rules}}
 			out = append(out, object)
 		}
 	}
@@ -91,7 +88,7 @@ func exceptedRules(policy *unstructured.Unstructured, patterns []string, control
 				continue
 			}
 			of := autogenPrefixes[form]
-			out = append(out, of+ruleItself+strconv.Itoa(i), of+ruleLenient+strconv.Itoa(i))
+			out = append(out, of+ruleItself+strconv.Itoa(i))
 			if !controls || !podSecurity(rule) {
 				out = append(out, of+ruleTwin+strconv.Itoa(i))
 			}
@@ -115,9 +112,7 @@ func excludesControls(exception *unstructured.Unstructured) bool {
 // exceptionCopy is an exception under a name of the subject's, and its spec.
 func exceptionCopy(exception *unstructured.Unstructured, s subject, index int) (*unstructured.Unstructured, map[string]any, error) {
 	object := copyOf(exception, fmt.Sprintf("%s-e%d", s.name, index))
-	if object.GetNamespace() == "" {
-		object.SetNamespace("default")
-	}
+	object.SetNamespace("default") // an exception holds for all namespaces, wherever it stands
 	spec, ok := object.Object["spec"].(map[string]any)
 	if !ok {
 		return nil, nil, fmt.Errorf("PolicyException %s has no spec", exception.GetName())

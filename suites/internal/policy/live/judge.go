@@ -32,6 +32,8 @@ type query struct {
 	sent    string
 	invalid bool
 	asked   bool
+	// unsupported: no live server can be asked, and the reply says why.
+	unsupported bool
 }
 
 // Judge asks for every example of a library, and returns the verdicts in the order
@@ -64,7 +66,7 @@ func (b *Bench) Judge(ctx context.Context, l *example.Library) (*Judgement, erro
 		if f == nil {
 			continue
 		}
-		states[p].Audits = f.audits(p.Object)
+		states[p].Audits = f.audits(p)
 	}
 	queries := make([]*query, len(examples))
 	single := map[*example.Policy][]*Verdict{}
@@ -90,13 +92,21 @@ func (b *Bench) Judge(ctx context.Context, l *example.Library) (*Judgement, erro
 	// A policy without examples is installed all the same: it may not compile.
 	for _, p := range l.Policies {
 		if _, there := bases[p]; !there && formOf(p.Object) != nil {
-			s := b.newSubject(p, nil, nil, Aspect{Whole: true, Validation: -1, Condition: -1, Constraint: -1})
+			s := b.newSubject(p, nil, nil, Aspect{Whole: true, Validation: -1, Condition: -1, Constraint: -1}, false)
 			bases[p] = s
 			want(s)
 		}
 	}
-	if err := b.round(ctx, wanted, order, queries, out, func() error {
-		return b.denials(ctx, bases, states, queries, out)
+	// Of policies of one name, only one can be there as it stands.
+	proving := map[string]bool{}
+	taken := map[string]bool{}
+	for _, p := range l.Policies {
+		if s, there := bases[p]; there && !states[p].Audits && !taken[key(p.Object)] {
+			taken[key(p.Object)], proving[s.name] = true, true
+		}
+	}
+	if err := b.round(ctx, wanted, order, queries, out, proving, func(here []*query) error {
+		return b.denials(ctx, bases, states, here)
 	}); err != nil {
 		return nil, err
 	}
@@ -225,13 +235,13 @@ func (b *Bench) allow(ctx context.Context, users map[string]bool) error {
 			map[string]any{"nonResourceURLs": []any{"*"}, "verbs": []any{"*"}},
 		},
 	}}
-	role.SetName("fpc-anyone")
+	role.SetName("fpc-anyone-" + session)
 	binding := &unstructured.Unstructured{Object: map[string]any{
 		"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding",
-		"roleRef":  map[string]any{"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "fpc-anyone"},
+		"roleRef":  map[string]any{"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "fpc-anyone-" + session},
 		"subjects": fresh,
 	}}
-	binding.SetName("fpc-anyone")
+	binding.SetName("fpc-anyone-" + session)
 	for _, o := range []*unstructured.Unstructured{role, binding} {
 		o.SetLabels(map[string]string{benchLabel: "true"})
 		err := b.create(ctx, o)
@@ -261,7 +271,7 @@ func (b *Bench) subject(e *example.Example, aspect Aspect) subject {
 	if _, takes, _ := unstructured.NestedMap(e.Policy.Object.Object, "spec", "paramKind"); takes {
 		params = e.Test.Params
 	}
-	return b.newSubject(e.Policy, exceptions, params, aspect)
+	return b.newSubject(e.Policy, exceptions, params, aspect, e.Operation == opUpdate)
 }
 
 // names says whether an exception is one from this policy.
@@ -283,7 +293,7 @@ func names(exception, policy *unstructured.Unstructured) bool {
 
 // round installs what is wanted, in batches, and asks all queries; «after» is
 // called for each batch while it is there.
-func (b *Bench) round(ctx context.Context, wanted map[string]subject, order []string, queries []*query, out *Judgement, after func() error) error {
+func (b *Bench) round(ctx context.Context, wanted map[string]subject, order []string, queries []*query, out *Judgement, proving map[string]bool, after func([]*query) error) error {
 	var stale []string
 	for name, c := range b.copies {
 		// What never worked is tried again.
@@ -331,7 +341,7 @@ func (b *Bench) round(ctx context.Context, wanted map[string]subject, order []st
 			if err == nil && j == 0 {
 				b.say("install %d policies (%d of %d)", len(batch), i+1, len(batches))
 				var n int
-				n, err = b.install(ctx, subjects)
+				n, err = b.install(ctx, subjects, proving)
 				out.Stats.Installed += n
 			}
 			out.Stats.Preparing += time.Since(start)
@@ -339,7 +349,9 @@ func (b *Bench) round(ctx context.Context, wanted map[string]subject, order []st
 			if err == nil {
 				mine := slices.DeleteFunc(slices.Clone(here), func(q *query) bool { return !w.tests[q.example.Test] })
 				b.say("ask for %d examples (%d of %d)", len(mine), j+1, len(waves))
-				err = b.askAll(ctx, batch, mine)
+				if err = b.askAll(ctx, batch, mine); err == nil {
+					err = after(mine)
+				}
 			}
 			if leave != nil {
 				if left := leave(context.WithoutCancel(ctx)); err == nil {
@@ -352,9 +364,6 @@ func (b *Bench) round(ctx context.Context, wanted map[string]subject, order []st
 			}
 		}
 		start := time.Now()
-		if err := after(); err != nil {
-			return err
-		}
 		if len(batches) > 1 && i < len(batches)-1 {
 			if err := b.uninstall(ctx, batch); err != nil {
 				return err
@@ -457,7 +466,7 @@ func (b *Bench) identity(q *query) string {
 
 func (b *Bench) askSame(ctx context.Context, object *unstructured.Unstructured, queries []*query) {
 	e := queries[0].example
-	r := request{operation: e.Operation, subresource: e.Subresource, object: object, user: e.Test.User}
+	r := request{operation: e.Operation, object: object, subresource: e.Subresource, parent: e.Parent, user: e.Test.User}
 	for _, q := range queries {
 		if !slices.Contains(r.copies, q.copy) {
 			r.copies = append(r.copies, q.copy)
@@ -485,10 +494,24 @@ func (b *Bench) askStored(ctx context.Context, queries []*query) error {
 			q.sent = request{operation: q.example.Operation, object: q.object, user: q.example.Test.User}.String()
 		}
 	}
-	object, undo, got := b.store(ctx, first.object)
+	stored := first.object
+	if !first.example.Parent.Empty() {
+		if stored = parent(first); stored == nil {
+			fail(false, fmt.Sprintf("the %s whose %s it is stands in no file of the test", first.example.Parent.Kind, first.example.Subresource))
+			for _, q := range queries {
+				q.unsupported = true
+			}
+			return nil
+		}
+		stored = b.place(stored)
+	}
+	object, undo, got := b.store(ctx, stored)
 	if got.err != nil {
 		fail(!got.unavailable && !denied(got.err.Error()), "store the object first: "+got.err.Error())
 		return nil
+	}
+	if !first.example.Parent.Empty() {
+		object = first.object
 	}
 	for range 5 {
 		// A controller may change the object between two requests.
@@ -504,6 +527,18 @@ func (b *Bench) askStored(ctx context.Context, queries []*query) error {
 	}
 	if err := undo(context.WithoutCancel(ctx)); err != nil {
 		return err
+	}
+	return nil
+}
+
+// parent is the object that has the subresource that an example is.
+func parent(q *query) *unstructured.Unstructured {
+	for _, list := range [][]*unstructured.Unstructured{q.example.Test.Resources, q.example.Test.Objects} {
+		for _, o := range list {
+			if o.GroupVersionKind().GroupKind() == q.example.Parent.GroupKind() && o.GetName() == q.object.GetName() {
+				return o
+			}
+		}
 	}
 	return nil
 }
@@ -540,48 +575,55 @@ func (b *Bench) decide(v *Verdict, q *query) {
 		v.Verdict, v.Reason = example.Error, q.reply.Words
 	default:
 		v.Verdict, v.Reason = example.Unknown, q.reply.Words
-		if q.invalid {
+		switch {
+		case q.invalid:
 			v.Verdict = example.Invalid
+		case q.unsupported:
+			v.Verdict = example.NotSupported
 		}
 	}
 }
 
-// denials shows that each enforcing policy refuses as it is written.
-func (b *Bench) denials(ctx context.Context, bases map[*example.Policy]subject, states map[*example.Policy]*PolicyState, queries []*query, out *Judgement) error {
+// denials shows that enforcing policies refuse as they are written.
+func (b *Bench) denials(ctx context.Context, bases map[*example.Policy]subject, states map[*example.Policy]*PolicyState, queries []*query) error {
 	failing := map[*example.Policy]*query{}
 	for _, q := range queries {
-		if q == nil || q.reply.Answer != Refusing || len(b.exceptionsOf(q)) > 0 {
+		policy := q.example.Policy
+		state := states[policy]
+		if q.reply.Answer != Refusing || q.copy != bases[policy].name || state.Audits || state.Denial != "" {
 			continue
 		}
 		// One that needs no stored object is the cheapest.
-		if now := failing[q.example.Policy]; now == nil || now.example.Operation != opCreate && q.example.Operation == opCreate {
-			failing[q.example.Policy] = q
+		if now := failing[policy]; now == nil || now.example.Operation != opCreate && q.example.Operation == opCreate {
+			failing[policy] = q
 		}
 	}
-	type proof struct {
-		state *PolicyState
-		base  subject
-		query *query
-	}
-	byName := map[string][]proof{}
-	for p, q := range failing {
-		state := states[p]
-		if state.Audits || state.Denial != "" || state.DenialProblem != "" || b.copies[q.copy] == nil {
-			continue
-		}
-		name := key(p.Object)
-		byName[name] = append(byName[name], proof{state, b.copies[q.copy].subject, q})
+	byName := map[string][]*query{}
+	for _, q := range failing {
+		name := key(q.example.Policy.Object)
+		byName[name] = append(byName[name], q)
 	}
 	if len(byName) == 0 {
 		return nil
 	}
-	b.say("see %d policies refuse as they are written", len(byName))
+	b.say("see %d policies refuse as they are written", len(failing))
 	var group errgroup.Group
 	group.SetLimit(mostWorkers)
-	for _, name := range slices.Sorted(maps.Keys(byName)) {
+	for _, same := range byName {
+		// The one that is there comes first, then the others take its place.
+		slices.SortStableFunc(same, func(x, y *query) int {
+			return len(b.copies[y.copy].written) - len(b.copies[x.copy].written)
+		})
 		group.Go(func() error {
-			for _, p := range byName[name] {
-				if err := b.prove(ctx, p.state, p.base, p.query); err != nil {
+			for i, q := range same {
+				c := b.copies[q.copy]
+				if i > 0 {
+					b.erase(ctx, b.copies[same[i-1].copy])
+				}
+				if len(c.written) == 0 && (c.unwritten == "" || i > 0) {
+					b.write(ctx, c)
+				}
+				if err := b.prove(ctx, states[q.example.Policy], c, q); err != nil {
 					return err
 				}
 			}
@@ -591,42 +633,13 @@ func (b *Bench) denials(ctx context.Context, bases map[*example.Policy]subject, 
 	return group.Wait()
 }
 
-func (b *Bench) exceptionsOf(q *query) []*unstructured.Unstructured {
-	if c := b.copies[q.copy]; c != nil {
-		return c.subject.exceptions
-	}
-	return nil
-}
-
-// prove installs a policy as it is written, and asks it alone about an example that
-// it must refuse.
-func (b *Bench) prove(ctx context.Context, state *PolicyState, s subject, q *query) error {
-	f := formOf(s.policy.Object)
-	objects, why, err := f.written(s)
-	if err != nil || why != "" {
-		if err != nil {
-			why = err.Error()
-		}
-		state.DenialProblem = why
+// prove asks a policy as it stands, alone, about an example that it must refuse.
+func (b *Bench) prove(ctx context.Context, state *PolicyState, c *copyState, q *query) error {
+	if state.DenialProblem = c.unwritten; c.unwritten != "" {
 		return nil
 	}
-	var made []*unstructured.Unstructured
-	defer func() {
-		for _, o := range slices.Backward(made) {
-			if err := b.remove(context.WithoutCancel(ctx), o); err != nil && state.DenialProblem == "" {
-				state.DenialProblem = err.Error()
-			}
-		}
-	}()
-	for _, o := range objects {
-		if err := b.create(ctx, o); err != nil {
-			state.DenialProblem = fmt.Sprintf("install it as it is written: %v", err)
-			return nil
-		}
-		made = append(made, o)
-	}
 	object := q.object
-	if q.example.Operation != opCreate {
+	if q.example.Operation != opCreate && q.example.Parent.Empty() {
 		stored, undo, got := b.store(ctx, q.object)
 		if got.err != nil {
 			state.DenialProblem = "store an example: " + got.err.Error()
@@ -639,19 +652,20 @@ func (b *Bench) prove(ctx context.Context, state *PolicyState, s subject, q *que
 			}
 		}()
 	}
-	r := request{operation: q.example.Operation, subresource: q.example.Subresource, object: object, user: q.example.Test.User, copies: []string{writtenName(s.name)}}
-	seen := "it was admitted"
-	err = b.until(ctx, fmt.Sprintf("%s refuses", s.policy), func(ctx context.Context) (bool, string, error) {
+	r := request{
+		operation: q.example.Operation, object: object, subresource: q.example.Subresource, parent: q.example.Parent,
+		user: q.example.Test.User, copies: []string{writtenName(c.subject.name)},
+	}
+	err := b.until(ctx, fmt.Sprintf("%s refuses", c.subject.policy), func(ctx context.Context) (bool, string, error) {
 		got := b.send(ctx, r)
 		if got.err == nil {
-			return false, seen, nil
+			return false, "it was admitted", nil
 		}
-		seen = got.err.Error()
-		words, own := f.refused(s.policy.Object, seen)
+		words, own := c.form.refused(c.subject.policy.Object, got.err.Error())
 		if own {
 			state.Denial = words
 		}
-		return own, seen, nil
+		return own, got.err.Error(), nil
 	})
 	if err != nil {
 		state.DenialProblem = fmt.Sprintf("as it is written it does not refuse %s: %v", r, err)
@@ -724,7 +738,7 @@ func (b *Bench) Probe(ctx context.Context, l *example.Library, aspects map[*exam
 		}
 	}
 	var unused Judgement
-	if err := b.round(ctx, wanted, append(again, order...), queries, &unused, func() error { return nil }); err != nil {
+	if err := b.round(ctx, wanted, append(again, order...), queries, &unused, nil, func([]*query) error { return nil }); err != nil {
 		return nil, err
 	}
 	for q, cell := range cells {

@@ -26,12 +26,9 @@ const (
 	// ruleTwin refuses whatever the rule is evaluated for: Kyverno passes on no word
 	// of a rule that is satisfied.
 	ruleTwin = "t"
-	// ruleBare is the rule without the exceptions for controls of pod security.
+	// ruleBare is the rule without what may excuse a violation: an exception for
+	// some controls of pod security, or that the old object violates it already.
 	ruleBare = "x"
-	// ruleLenient is the rule as it enforces, for updates: it lets violations be
-	// that the old object has already. ruleAsked shows that it was asked.
-	ruleLenient = "u"
-	ruleAsked   = "v"
 	// ruleCanary refuses a canary.
 	ruleCanary = "c"
 )
@@ -114,7 +111,8 @@ func ruleNames(name string) []string {
 	return out
 }
 
-func (legacyForm) audits(policy *unstructured.Unstructured) bool {
+func (legacyForm) audits(p *example.Policy) bool {
+	policy := p.Object
 	return !slices.ContainsFunc(rulesOf(policy), func(rule map[string]any) bool {
 		return rule["validate"] != nil && (enforces(policy, rule) || overrides(policy.Object["spec"], "validationFailureActionOverrides") || overrides(rule["validate"], "failureActionOverrides"))
 	})
@@ -149,47 +147,45 @@ func (legacyForm) install(s subject) (installation, error) {
 	if err != nil {
 		return installation{}, err
 	}
-	var rules, updates []any
+	var rules []any
 	kept := map[int]bool{}
 	for i, rule := range rulesOf(policy) {
 		if judgedRule(rule) && (s.aspect.Whole || s.aspect.Validation == i) {
 			kept[i] = true
-			if !withoutKinds(rule, s.unserved) {
-				continue
-			}
-			rules = append(rules, copiesOfRule(s, i, rule, exceptions)...)
-			if lenient(policy, rule) {
-				updates = append(updates, lenientRules(i, rule)...)
+			if withoutKinds(rule, s.unserved) {
+				rules = append(rules, copiesOfRule(s, i, rule, exceptions)...)
 			}
 		}
 	}
 	if len(kept) == 0 {
 		return installation{}, fmt.Errorf("%s has no rule that validates", s.policy)
 	}
+	object := copyOf(policy, s.name)
+	object.SetAPIVersion(legacyGroup + "/v1")
+	object.Object["spec"] = map[string]any{
+		"validationFailureAction": "Audit", "background": false, "failurePolicy": "Fail",
+		"rules":                append(rules, canaryRule()),
+		"webhookConfiguration": webhookOf(policy, s.name, orCanary),
+	}
+	annotate(policy, object, kept)
 	canary := canaryObject("ConfigMap", nil)
 	canary.SetNamespace(policy.GetNamespace())
-	object := legacyCopy(policy, s.name, append(rules, canaryRule(s.name)), kept)
-	if conditions := matchConditionsOf(policy); conditions != nil {
-		for _, entry := range conditions {
-			if condition, ok := entry.(map[string]any); ok {
-				expression, _ := condition["expression"].(string)
-				condition["expression"] = orCanary(expression)
-			}
+	return installation{objects: append(exceptions, object), canary: canary}, nil
+}
+
+// webhookOf has the API server ask for a policy only where a request asks for a
+// name, and the policy's own match conditions, each changed, hold. So what nobody
+// asks for costs Kyverno nothing, and what a rule says remains as it is: even a
+// precondition would change it.
+func webhookOf(policy *unstructured.Unstructured, name string, change func(string) string) map[string]any {
+	own, _, _ := unstructured.NestedSlice(policy.Object, "spec", "webhookConfiguration", "matchConditions")
+	for _, entry := range own {
+		if condition, ok := entry.(map[string]any); ok {
+			expression, _ := condition["expression"].(string)
+			condition["expression"] = change(expression)
 		}
-		setMatchConditions(object, selector(s.name), conditions)
 	}
-	out := installation{canary: canary}
-	if updates != nil {
-		// A precondition of any kind ends the leniency, so here a match condition
-		// must select. Its webhook is one of its own, which would refuse where a rule
-		// errs.
-		also := legacyCopy(policy, s.name+ruleLenient, updates, kept)
-		setMatchConditions(also, selector(s.name)+" && request.operation == 'UPDATE'", matchConditionsOf(policy))
-		also.Object["spec"].(map[string]any)["failurePolicy"] = "Ignore"
-		out.objects = append(out.objects, also)
-	}
-	out.objects = append(append(exceptions, out.objects...), object)
-	return out, nil
+	return map[string]any{"matchConditions": append([]any{map[string]any{"name": "fpc-ask", "expression": selector(name)}}, own...)}
 }
 
 // kindSelector is how a rule names kinds: GROUP/VERSION/KIND/SUBRESOURCE, where all
@@ -271,32 +267,6 @@ func withoutKinds(rule map[string]any, unserved []string) bool {
 	return true
 }
 
-// legacyCopy is a copy of a policy with other rules, which refuses nothing.
-func legacyCopy(policy *unstructured.Unstructured, name string, rules []any, kept map[int]bool) *unstructured.Unstructured {
-	out := copyOf(policy, name)
-	out.SetAPIVersion(legacyGroup + "/v1")
-	out.Object["spec"] = map[string]any{
-		"validationFailureAction": "Audit", "emitWarning": true, "background": false, "failurePolicy": "Fail", "rules": rules,
-	}
-	annotate(policy, out, kept)
-	return out
-}
-
-// setMatchConditions has the API server ask for a policy only where a selector
-// and the policy's own conditions hold.
-func setMatchConditions(object *unstructured.Unstructured, selector string, own []any) {
-	spec, _ := object.Object["spec"].(map[string]any)
-	spec["webhookConfiguration"] = map[string]any{
-		"matchConditions": append([]any{map[string]any{"name": "fpc-ask", "expression": selector}}, own...),
-	}
-}
-
-// matchConditionsOf are those of the webhook that a legacy policy asks for.
-func matchConditionsOf(policy *unstructured.Unstructured) []any {
-	out, _, _ := unstructured.NestedSlice(policy.Object, "spec", "webhookConfiguration", "matchConditions")
-	return out
-}
-
 // autogenKey is the annotation that says for which controllers Kyverno derives
 // rules.
 const autogenKey = "pod-policies.kyverno.io/autogen-controllers"
@@ -363,82 +333,60 @@ func resourcesOf(rule map[string]any) []map[string]any {
 	return out
 }
 
-// canaryRule refuses a canary that asks for the copy. It names no object in its
-// match, which would end the derivation of rules for the whole policy.
-func canaryRule(name string) map[string]any {
+// canaryRule refuses a canary. It names no object in its match, which would end the
+// derivation of rules for the whole policy.
+func canaryRule() map[string]any {
 	return map[string]any{
 		"name":  ruleCanary,
 		"match": map[string]any{"any": []any{map[string]any{"resources": map[string]any{"kinds": []any{"ConfigMap"}}}}},
 		"preconditions": map[string]any{"all": []any{
-			asked(name, true),
 			map[string]any{"key": "{{ request.object.metadata.name }}", "operator": "Equals", "value": canaryName},
 		}},
-		"validate": map[string]any{"message": legacyMessage, "failureAction": "Audit", "deny": map[string]any{}},
+		"validate": map[string]any{
+			"message": legacyMessage, "failureAction": "Audit", "failureActionOverrides": []any{unaudited()}, "deny": map[string]any{},
+		},
 	}
 }
 
-// asked is the condition that a request asks for a name, or that it does not.
-func asked(name string, does bool) map[string]any {
+// unaudited is an override that enforces nowhere. Kyverno evaluates all rules that
+// audit once more after each request, whoever it asked; which rules those are it
+// finds without a look at the selector.
+func unaudited() any {
 	return map[string]any{
-		"key":      fmt.Sprintf("{{ contains(not_null(request.userInfo.extra.\"%s\", `[]`), '%s') }}", askExtra, name),
-		"operator": "Equals", "value": does,
+		"action": "Enforce", "namespaces": []any{"*"},
+		"namespaceSelector": map[string]any{"matchLabels": map[string]any{benchLabel: "never"}},
 	}
 }
 
-// whenAsked puts the selector before a rule's own preconditions, so that nothing
-// else of the rule is evaluated, or fetched, for a request that does not ask for
-// it. Kyverno evaluates «any» before «all», so there a request that does not ask
-// is let through first.
-func whenAsked(preconditions any, name string) any {
-	switch own := preconditions.(type) {
-	case []any:
-		return append([]any{asked(name, true)}, own...)
-	case map[string]any:
-		out := maps.Clone(own)
-		if list, ok := own["any"].([]any); ok {
-			out["any"] = append([]any{asked(name, false)}, list...)
-		}
-		list, _ := own["all"].([]any)
-		out["all"] = append([]any{asked(name, true)}, list...)
-		return out
-	}
-	return map[string]any{"all": []any{asked(name, true)}}
-}
-
-// lenient says whether a rule lets violations be that the old object has already:
-// it enforces, and has no preconditions, which Kyverno cannot evaluate for an old
-// object.
+// lenient says whether a rule lets violations be that the old object has already.
 func lenient(policy *unstructured.Unstructured, rule map[string]any) bool {
 	validation, _ := rule["validate"].(map[string]any)
-	return enforces(policy, rule) && rule["preconditions"] == nil &&
-		validation["cel"] == nil && validation["assert"] == nil && validation["allowExistingViolations"] != false
+	return enforces(policy, rule) && validation["cel"] == nil && validation["assert"] == nil && validation["allowExistingViolations"] != false
 }
 
-// copiesOfRule are the rule itself, its twin and, where an exception may excuse a
+// copiesOfRule are the rule itself, its twin and, where something may excuse a
 // violation, its bare form.
 func copiesOfRule(s subject, index int, rule map[string]any, exceptions []*unstructured.Unstructured) []any {
 	base := auditing(rule)
-	base["preconditions"] = whenAsked(base["preconditions"], s.name)
-	out := []any{named(base, ruleItself, index)}
 	validation, _ := base["validate"].(map[string]any)
+	itself := named(base, ruleItself, index)
+	lenient := s.updates && lenient(s.policy.Object, rule)
+	if lenient {
+		// Only a rule that enforces is lenient; an override keeps it from refusing.
+		fields, _ := itself["validate"].(map[string]any)
+		fields["failureAction"] = "Enforce"
+		fields["failureActionOverrides"] = []any{unaudited(), map[string]any{"action": "Audit"}}
+	}
+	out := []any{itself}
 	if validation["assert"] == nil {
 		out = append(out, twin(named(base, ruleTwin, index)))
 	}
-	if validation["podSecurity"] != nil && slices.ContainsFunc(exceptions, excludesControls) {
-		out = append(out, named(base, ruleBare, index))
+	excepted := validation["podSecurity"] != nil && slices.ContainsFunc(exceptions, excludesControls)
+	if excepted || lenient {
+		bare := named(base, ruleBare, index)
+		out = append(out, bare)
 	}
 	return out
-}
-
-// lenientRules are the rule as it enforces, kept by an override from refusing, and
-// what shows that it was asked.
-func lenientRules(index int, rule map[string]any) []any {
-	base := auditing(rule)
-	enforcing := named(base, ruleLenient, index)
-	validation, _ := enforcing["validate"].(map[string]any)
-	validation["failureAction"] = "Enforce"
-	validation["failureActionOverrides"] = []any{map[string]any{"action": "Audit"}}
-	return []any{enforcing, twin(named(base, ruleAsked, index))}
 }
 
 func named(rule map[string]any, letter string, index int) map[string]any {
@@ -455,7 +403,7 @@ func auditing(rule map[string]any) map[string]any {
 	validation, _ := out["validate"].(map[string]any)
 	mute(validation)
 	validation["failureAction"] = "Audit"
-	delete(validation, "failureActionOverrides")
+	validation["failureActionOverrides"] = []any{unaudited()}
 	return out
 }
 
@@ -511,7 +459,9 @@ const never = "_"
 // twin makes a rule refuse whatever it is evaluated for, and skip what it skips.
 func twin(rule map[string]any) map[string]any {
 	validation, _ := rule["validate"].(map[string]any)
-	out := map[string]any{"message": legacyMessage, "failureAction": "Audit"}
+	out := map[string]any{
+		"message": legacyMessage, "failureAction": validation["failureAction"], "failureActionOverrides": validation["failureActionOverrides"],
+	}
 	everything := slices.ContainsFunc(resourcesOf(rule), func(resources map[string]any) bool {
 		kinds, _, _ := unstructured.NestedStringSlice(resources, "kinds")
 		return slices.ContainsFunc(kinds, func(kind string) bool { return kind == "*" || strings.HasSuffix(kind, "/*") })
@@ -612,7 +562,7 @@ func anchored(pattern any) bool {
 	return false
 }
 
-var legacyWarning = regexp.MustCompile(`(?s)^policy (p[0-9a-f]{10})u?\.((?:autogen-(?:cronjob-)?)?)([rtxuvc])(\d*): (.*)$`)
+var legacyWarning = regexp.MustCompile(`(?s)^policy (p[0-9a-f]{10})\.((?:autogen-(?:cronjob-)?)?)([rtxc])(\d*): (.*)$`)
 
 // legacyFailed is how Kyverno says that a rule is violated. That an expression of
 // CEL errs is one way to violate it; all else that it says is that the rule could
@@ -635,7 +585,7 @@ func (legacyForm) read(warning string) (said, bool) {
 	}
 	out.index = index
 	switch words := parts[5]; {
-	case parts[3] == ruleTwin || parts[3] == ruleBare || parts[3] == ruleAsked:
+	case parts[3] == ruleTwin || parts[3] == ruleBare:
 	case legacyFailed.MatchString(words):
 		out.answer = Refusing
 	default:
@@ -654,13 +604,16 @@ func (legacyForm) settle(e *example.Example, all []said) Reply {
 		name, _ := rule["name"].(string)
 		as := ruleNames(name)
 		answers := map[string]said{}
+		wanted := e.Rule == "" || e.Rule == name
 		for _, s := range all {
-			if !s.canary && s.index == i && (e.Rule == "" || e.Rule == name || e.Rule == as[slices.Index(autogenPrefixes, s.derived)]) {
+			if !s.canary && s.index == i {
 				answers[s.rule] = s
+				wanted = wanted || e.Rule == as[slices.Index(autogenPrefixes, s.derived)]
 			}
 		}
-		now := settleRule(answers, e.Operation == opUpdate && lenient(policy, rule))
+		now := settleRule(answers)
 		switch {
+		case !wanted:
 		case now.Answer == Refusing:
 			out.Answer, out.Indexes = Refusing, append(out.Indexes, i)
 		case now.Answer > out.Answer && out.Answer != Refusing:
@@ -675,20 +628,12 @@ func (legacyForm) settle(e *example.Example, all []said) Reply {
 }
 
 // settleRule makes one reply of what the copies of one rule said. The twin alone
-// means that it is satisfied; its bare form alone, that an exception excuses it.
-func settleRule(answers map[string]said, lenient bool) Reply {
+// means that it is satisfied; its bare form beside it, that a violation is excused.
+func settleRule(answers map[string]said) Reply {
 	itself, spoke := answers[ruleItself]
 	_, evaluated := answers[ruleTwin]
 	_, bare := answers[ruleBare]
 	switch {
-	case spoke && itself.answer == Refusing && lenient:
-		if _, asked := answers[ruleAsked]; !asked {
-			return Reply{Answer: Unanswered, Words: "whether it lets a violation be that the old object has already was not answered"}
-		}
-		if _, refuses := answers[ruleLenient]; !refuses {
-			return Reply{}
-		}
-		return Reply{Answer: Refusing}
 	case spoke:
 		return Reply{Answer: itself.answer, Words: itself.words}
 	case evaluated && !bare:
@@ -699,7 +644,6 @@ func settleRule(answers map[string]said, lenient bool) Reply {
 
 func (legacyForm) written(s subject) (objects []*unstructured.Unstructured, why string, err error) {
 	object := copyOf(s.policy.Object, s.policy.Object.GetName())
-	kept := map[int]bool{}
 	spec, ok := object.Object["spec"].(map[string]any)
 	if !ok {
 		return nil, "", fmt.Errorf("%s has no spec", s.policy)
@@ -710,33 +654,59 @@ func (legacyForm) written(s subject) (objects []*unstructured.Unstructured, why 
 	if one, _ := spec["applyRules"].(string); one == "One" && slices.ContainsFunc(rulesOf(object), func(rule map[string]any) bool { return !judgedRule(rule) }) {
 		return nil, "only its first rule that applies is evaluated, and some of its rules cannot be judged", nil
 	}
-	// Variables of the request exclude scans in the background.
-	spec["background"] = false
 	var rules []any
+	kept := map[int]bool{}
 	for i, rule := range rulesOf(object) {
 		if judgedRule(rule) {
 			kept[i] = true
-			rule["preconditions"] = whenAsked(rule["preconditions"], writtenName(s.name))
-			rules = append(rules, rule)
+			if withoutKinds(rule, s.unserved) {
+				rules = append(rules, rule)
+			}
 		}
 	}
 	spec["rules"] = rules
+	webhook, _ := spec["webhookConfiguration"].(map[string]any)
+	if webhook == nil {
+		webhook = map[string]any{}
+	}
+	maps.Copy(webhook, webhookOf(s.policy.Object, writtenName(s.name), func(own string) string { return own }))
+	spec["webhookConfiguration"] = webhook
 	annotate(s.policy.Object, object, kept)
 	return []*unstructured.Unstructured{object}, "", nil
+}
+
+// legacyBlock is what a refusal by legacy policies says: the words of each rule
+// under the name of its policy; nil: it is none.
+func legacyBlock(refusal string) map[string]map[string]string {
+	_, block, found := strings.Cut(refusal, "blocked due to the following policies")
+	if !found {
+		return nil
+	}
+	var out map[string]map[string]string
+	if err := yaml.Unmarshal([]byte(block), &out); err != nil {
+		return nil
+	}
+	return out
+}
+
+// blocking is what copies said in a refusal: one of which a rule errs refuses,
+// whatever its rules are to do.
+func blocking(refusal string) []said {
+	var out []said
+	for name, rules := range legacyBlock(refusal) {
+		for rule, words := range rules {
+			if s, ok := (legacyForm{}).read(fmt.Sprintf("policy %s.%s: %s", name, rule, words)); ok {
+				out = append(out, s)
+			}
+		}
+	}
+	return out
 }
 
 // refused reads the block with which legacy policies refuse: the words of each
 // rule under the name of its policy.
 func (legacyForm) refused(policy *unstructured.Unstructured, refusal string) (string, bool) {
-	_, block, found := strings.Cut(refusal, "blocked due to the following policies")
-	if !found {
-		return "", false
-	}
-	var policies map[string]map[string]string
-	if err := yaml.Unmarshal([]byte(block), &policies); err != nil {
-		return "", false
-	}
-	rules, found := policies[policy.GetName()]
+	rules, found := legacyBlock(refusal)[policy.GetName()]
 	var out []string
 	for _, name := range slices.Sorted(maps.Keys(rules)) {
 		out = append(out, fmt.Sprintf("%s: %s", name, rules[name]))

@@ -134,6 +134,9 @@ type subject struct {
 	// unserved are the kinds that its rules name and that the server does not know,
 	// so that nothing can be of them.
 	unserved []string
+	// updates: it is asked about updates, where a legacy policy lets violations be
+	// that the old object has already.
+	updates bool
 	// name is that of the copy: unique, short, and made of all that the copy is
 	// made of. A changed policy has a copy of another name, so whatever answers to
 	// a name answers for what the policy says now, and what the webhooks list under
@@ -151,6 +154,10 @@ type installation struct {
 	// namespace needs.
 	canary *unstructured.Unstructured
 	labels map[string]string
+	// also are labels that what the canary changes needs.
+	also map[string]string
+	// anchors are made once and stay until the bench is closed.
+	anchors []*unstructured.Unstructured
 	// problem says why the copy can match nothing at all, so that no canary can
 	// show it to be effective.
 	problem string
@@ -188,7 +195,7 @@ type form interface {
 	// is said by a copy that does not match.
 	settle(e *example.Example, all []said) Reply
 	// audits says whether the policy as written refuses nothing.
-	audits(policy *unstructured.Unstructured) bool
+	audits(policy *example.Policy) bool
 	// written are the objects of the policy as it stands, which answers only
 	// requests that name the subject's copy, under its own name, with its own
 	// words. No object at all: its denial cannot be shown, and the text says why.
@@ -215,6 +222,6 @@ type judge interface {
 // forms and judges are all that there are. A policy that none of them is for is
 // NOT_SUPPORTED.
 var (
-	forms  = []form{celForm{}, legacyForm{}}
-	judges = []judge{}
+	forms  = []form{celForm{}, legacyForm{}, admissionForm{}}
+	judges = []judge{changes{}}
 )

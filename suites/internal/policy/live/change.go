@@ -1,0 +1,388 @@
+package live
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+
+	"github.com/your-org/flux-platform-conformance/suites/internal/policy/example"
+)
+
+// changes judges policies that change the object of a request, change objects that
+// are there already, or make objects. Nothing of that stands in a warning, so each
+// example has requests of its own.
+type changes struct{}
+
+// admissionGroup is that of Kubernetes' own policies.
+const admissionGroup = "admissionregistration.k8s.io"
+
+func takesParameters(policy *unstructured.Unstructured) bool {
+	_, found, _ := unstructured.NestedMap(policy.Object, "spec", "paramKind")
+	return found && policy.GroupVersionKind().Group == admissionGroup
+}
+
+// effect is what a policy, or a rule of it, does.
+type effect int
+
+const (
+	effectNone effect = iota
+	// effectMutate changes the object of the request.
+	effectMutate
+	// effectExisting changes objects that are there already.
+	effectExisting
+	// effectGenerate makes objects.
+	effectGenerate
+)
+
+func (changes) judges(policy *unstructured.Unstructured) bool {
+	return effectOf(policy, "") != effectNone
+}
+
+// effectOf is that of a policy, or of the rule of a legacy one that is named;
+// without a name, of the first rule that has one.
+func effectOf(policy *unstructured.Unstructured, rule string) effect {
+	switch policy.GroupVersionKind().Group {
+	case celGroup:
+		switch policy.GetKind() {
+		case "MutatingPolicy", "NamespacedMutatingPolicy":
+			if changesExisting(policy) {
+				return effectExisting
+			}
+			return effectMutate
+		case "GeneratingPolicy", "NamespacedGeneratingPolicy":
+			return effectGenerate
+		}
+	case admissionGroup:
+		if policy.GetKind() == "MutatingAdmissionPolicy" {
+			return effectMutate
+		}
+	case legacyGroup:
+		if !isLegacy(policy) {
+			return effectNone
+		}
+		for _, fields := range rulesOf(policy) {
+			if rule != "" && fields["name"] != declaredRule(rule) {
+				continue
+			}
+			if found := ruleEffect(fields); found != effectNone {
+				return found
+			}
+		}
+	}
+	return effectNone
+}
+
+// declaredRule is the rule that Kyverno derived one for the controllers of pods
+// from.
+func declaredRule(name string) string {
+	for _, derived := range []string{"autogen-cronjob-", "autogen-"} {
+		if declared, ok := strings.CutPrefix(name, derived); ok {
+			return declared
+		}
+	}
+	return name
+}
+
+func ruleEffect(rule map[string]any) effect {
+	if _, ok := rule["generate"].(map[string]any); ok {
+		return effectGenerate
+	}
+	mutate, ok := rule["mutate"].(map[string]any)
+	if !ok {
+		return effectNone
+	}
+	if targets, _ := mutate["targets"].([]any); len(targets) > 0 {
+		return effectExisting
+	}
+	return effectMutate
+}
+
+// trial is a copy with the examples that ask it.
+type trial struct {
+	installation
+	// subject is what the copy is made of; its name is the one that is asked.
+	subject
+	state    *PolicyState
+	verdicts []*Verdict
+	// ask fills in a verdict.
+	ask func(ctx context.Context, b *Bench, t *trial, v *Verdict)
+	// effective says whether the answer to the canary comes from the copy.
+	effective func(ctx context.Context, b *Bench, t *trial) (bool, error)
+	// before and upto are copies of the rules before that of the examples, and of
+	// those with it: their difference is what that rule does. nil: there are none
+	// before, or none behind.
+	before, upto *trial
+	// requests are Kyverno's to its background controller; nil: none are awaited.
+	requests *requests
+	// alone: examples are asked one after another, since they change what is there.
+	alone bool
+}
+
+func (changes) judge(ctx context.Context, b *Bench, state *PolicyState, verdicts []*Verdict) error {
+	trials, err := b.trials(state, verdicts)
+	if err != nil {
+		state.Effective, state.Problem = -1, err.Error()
+		unanswered(verdicts, err.Error())
+		return nil
+	}
+	for _, t := range trials {
+		if err := t.run(ctx, b); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// trials sorts examples by the copies that they ask. A policy without examples is
+// installed all the same: it may not compile.
+func (b *Bench) trials(state *PolicyState, verdicts []*Verdict) ([]*trial, error) {
+	if len(verdicts) == 0 {
+		e := &example.Example{Policy: state.Policy, Test: &example.Test{}, Operation: opCreate}
+		made, err := b.trial(state, &Verdict{Example: e})
+		if made == nil || err != nil {
+			return nil, err
+		}
+		return []*trial{made}, nil
+	}
+	var out []*trial
+	byKey := map[string]*trial{}
+	for _, v := range verdicts {
+		made, err := b.trial(state, v)
+		if err != nil {
+			return nil, err
+		}
+		if made == nil {
+			continue
+		}
+		key := made.key()
+		if byKey[key] == nil {
+			byKey[key] = made
+			out = append(out, made)
+		}
+		byKey[key].verdicts = append(byKey[key].verdicts, v)
+	}
+	return out, nil
+}
+
+// trial is that of an example; nil where it has its verdict already.
+func (b *Bench) trial(state *PolicyState, v *Verdict) (*trial, error) {
+	e := v.Example
+	s := b.subject(e, Aspect{Whole: true, Validation: -1, Condition: -1, Constraint: -1})
+	does := effectOf(state.Policy.Object, e.Rule)
+	switch {
+	case takesParameters(state.Policy.Object):
+		v.Verdict, v.Reason = example.NotSupported, "a MutatingAdmissionPolicy with parameters is not judged live"
+	case does == effectMutate && e.Operation == opDelete:
+		v.Verdict, v.Reason = example.NotSupported, "an API server takes no changes of what is deleted"
+	case does == effectMutate:
+		return mutation(s, state, e)
+	case does == effectGenerate:
+		return generation(s, state, e)
+	case does == effectExisting:
+		return existing(s, state, e)
+	default:
+		v.Verdict, v.Reason = example.NotSupported, fmt.Sprintf("the rule %s neither changes nor makes anything", e.Rule)
+	}
+	return nil, nil
+}
+
+// unanswered marks verdicts that nothing is known of.
+func unanswered(verdicts []*Verdict, why string) {
+	for _, v := range verdicts {
+		v.Verdict, v.Reason = example.Unknown, why
+	}
+}
+
+// key tells trials apart.
+func (t *trial) key() string {
+	key := t.name
+	for _, part := range []*trial{t.before, t.upto} {
+		key += " "
+		if part != nil {
+			key += part.name
+		}
+	}
+	return key
+}
+
+// run installs a copy, asks it of its examples, and removes it.
+func (t *trial) run(ctx context.Context, b *Bench) error {
+	watching, stop := context.WithCancel(ctx)
+	defer stop()
+	start := time.Now()
+	var err error
+	if t.alone {
+		t.requests, err = b.watchRequests(watching)
+	}
+	for _, part := range []*trial{t.before, t.upto, t} {
+		if part != nil {
+			defer part.remove(context.WithoutCancel(ctx), b)
+			err = errors.Join(err, part.install(ctx, b))
+		}
+	}
+	if err != nil {
+		t.state.Effective, t.state.Problem = -1, err.Error()
+		unanswered(t.verdicts, err.Error())
+		return ctx.Err()
+	}
+	t.state.Effective = max(t.state.Effective, time.Since(start).Seconds())
+	byTest := map[*example.Test][]*Verdict{}
+	for _, v := range t.verdicts {
+		byTest[v.Example.Test] = append(byTest[v.Example.Test], v)
+	}
+	for _, v := range t.verdicts {
+		test := v.Example.Test
+		if err := t.askTest(ctx, b, test, byTest[test]); err != nil {
+			return err
+		}
+		delete(byTest, test)
+	}
+	return nil
+}
+
+// askTest asks of the examples of a test, in its world.
+func (t *trial) askTest(ctx context.Context, b *Bench, test *example.Test, verdicts []*Verdict) (err error) {
+	if len(verdicts) == 0 {
+		return nil
+	}
+	leave, err := b.enter(ctx, b.waves([]*example.Test{test})[0])
+	if leave != nil {
+		defer func() { err = errors.Join(err, leave(context.WithoutCancel(ctx))) }()
+	}
+	if err == nil {
+		var objects []*unstructured.Unstructured
+		for _, v := range verdicts {
+			objects = append(objects, v.Example.Object)
+		}
+		err = b.serve(ctx, objects)
+	}
+	if err != nil {
+		return err
+	}
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(mostWorkers)
+	if t.alone {
+		group.SetLimit(1)
+	}
+	for _, same := range byObject(b, verdicts) {
+		group.Go(func() error {
+			for _, v := range same {
+				t.ask(ctx, b, t, v)
+			}
+			return ctx.Err()
+		})
+	}
+	return group.Wait()
+}
+
+// byObject are verdicts, those of one object together: whether it is there matters
+// to each of them.
+func byObject(b *Bench, verdicts []*Verdict) [][]*Verdict {
+	var out [][]*Verdict
+	index := map[string]int{}
+	for _, v := range verdicts {
+		name := key(b.place(v.Example.Object))
+		if _, known := index[name]; !known {
+			index[name] = len(out)
+			out = append(out, nil)
+		}
+		out[index[name]] = append(out[index[name]], v)
+	}
+	return out
+}
+
+// install makes the copy and waits until its canary is answered.
+func (t *trial) install(ctx context.Context, b *Bench) error {
+	if t.problem != "" {
+		return errors.New(t.problem)
+	}
+	c := &copyState{subject: t.subject, installation: t.installation}
+	if err := b.canaryNamespace(ctx, c); err != nil {
+		return err
+	}
+	for _, object := range t.objects {
+		if ns := object.GetNamespace(); ns != "" {
+			if err := b.namespace(ctx, ns, b.currentLabels(ns)); err != nil {
+				return err
+			}
+		}
+		got := b.send(ctx, request{operation: opCreate, object: object, real: true})
+		if got.unavailable {
+			return fmt.Errorf("install a copy of %s: %w", t.policy, got.err)
+		}
+		if got.err != nil && !apierrors.IsAlreadyExists(got.err) {
+			return errors.New(b.whyRefused(ctx, c, got))
+		}
+	}
+	var last error
+	if b.within(ctx, b.options.Patience, func(ctx context.Context) (done bool) {
+		done, last = t.effective(ctx, b, t)
+		return done
+	}) {
+		return nil
+	}
+	text := fmt.Sprintf("it is not in force %s after its creation: %s", b.options.Patience, b.status(ctx, c))
+	if last != nil {
+		text += "; its canary: " + last.Error()
+	}
+	return errors.New(t.asWritten(text))
+}
+
+// within says whether something became so in time. Each attempt is made in full,
+// so that it is the server's words that are shown and not that time was up.
+func (b *Bench) within(ctx context.Context, patience time.Duration, so func(context.Context) bool) bool {
+	start, pause := time.Now(), 10*time.Millisecond
+	for !so(ctx) {
+		if time.Since(start) > patience || pauseFor(ctx, pause) != nil {
+			return false
+		}
+		pause = min(2*pause, 200*time.Millisecond)
+	}
+	return true
+}
+
+func (t *trial) remove(ctx context.Context, b *Bench) {
+	var problems []error
+	if t.requests != nil {
+		made := canaryObject("ConfigMap", nil)
+		made.SetName(generatedCanary(t.name))
+		made.SetNamespace(t.canary.GetNamespace())
+		problems = append(problems, b.gone(ctx, t.canary), b.gone(ctx, made), b.forget(ctx, t))
+	}
+	for _, object := range t.objects {
+		problems = append(problems, b.gone(ctx, object))
+	}
+	if err := errors.Join(problems...); err != nil {
+		t.state.Problem = strings.TrimPrefix(t.state.Problem+"; "+err.Error(), "; ")
+	}
+}
+
+// asWritten gives what a copy said back to the policy that it is one of.
+func (t *trial) asWritten(text string) string {
+	return strings.ReplaceAll(text, t.name, t.policy.Object.GetName())
+}
+
+// read returns an object as the server has it; nil: it is not there.
+func (b *Bench) read(ctx context.Context, object *unstructured.Unstructured) (*unstructured.Unstructured, error) {
+	found, err := b.get(ctx, object)
+	if apierrors.IsNotFound(err) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", identityOf(object), err)
+	}
+	return found, nil
+}
+
+// note adds what went wrong beside an example.
+func note(v *Verdict, err error) {
+	if err != nil {
+		v.Notes = append(v.Notes, err.Error())
+	}
+}
