@@ -102,6 +102,16 @@ func (e *examples) judge(ctx context.Context, env *environment) ([]policy.Verdic
 	if err := ctx.Err(); err != nil {
 		return nil, nil, fmt.Errorf("judge the policies' examples: %w", err)
 	}
+	unknown := map[string]int{}
+	for _, v := range verdicts {
+		if v.UnknownKind() {
+			unknown[v.Object.GetKind()+" by "+v.Policy]++
+		}
+	}
+	for _, what := range sortedKeys(unknown) {
+		note(fmt.Sprintf("examples that were not judged, since the server does not know the kind: %d of %s", unknown[what], what))
+	}
+	verdicts = slices.DeleteFunc(verdicts, policy.Verdict.UnknownKind)
 	e.verdicts, e.problems, e.judged = verdicts, problems, true
 	return verdicts, slices.Clone(problems), nil
 }
