@@ -502,7 +502,7 @@ func (b *Bench) namespace(ctx context.Context, name string, labels map[string]st
 	if err := b.patch(ctx, object, map[string]any{"metadata": map[string]any{"labels": change}}); err != nil {
 		return fmt.Errorf("label the namespace %s as a test states: %w", name, err)
 	}
-	state.now = want
+	state.now, state.unseen = want, true
 	b.setNamespace(name, state)
 	return nil
 }
@@ -528,6 +528,8 @@ type namespaceState struct {
 	now, before map[string]string
 	// found: it was there before the bench came.
 	found bool
+	// unseen: its labels changed, and webhooks may not know it yet.
+	unseen bool
 }
 
 // serve makes what a Pod of an example names: the server admits no Pod without.
