@@ -45,7 +45,7 @@ func reconcilerOf(env *environment, tenant *platform.Tenant) (string, client.Cli
 
 var _ = perTenant(check.Check{
 	ID:    "ISO-005",
-	Title: "the tenant's reconciler is refused, by name of who refuses, to apply or delete other tenants' objects of each kind, and may do so with its own",
+	Title: "the tenant's reconciler is refused, by name of who refuses, to apply or delete other tenants' objects of each kind, and is not refused its own as another's",
 	Why: "in a shared namespace RBAC gives every reconciler the same kinds: unless something looks at whose object " +
 		"it is, one tenant's commit takes over or deletes what is another's",
 	Remedy:    "let a policy tell whose an object is by who asks, for CREATE, UPDATE and DELETE of each kind that tenants have; see what the message says was not refused",
@@ -72,10 +72,13 @@ var _ = perTenant(check.Check{
 		tries = append(tries, write{"apply", object, true}, write{"delete", object, true})
 	}
 	var problems []string
+	refused := refusers{}
 	// A policy that was changed before this run is in force when its patience ends.
 	err = wait.PollUntilContextCancel(ctx, current.timeouts.Poll, true, func(ctx context.Context) (bool, error) {
 		var again []write
-		problems, again = judgeWrites(ctx, actor, user, tenant, policies, tries)
+		problems, again = judgeWrites(tries, refused,
+			func(w write) error { return w.send(ctx, actor, tenant) },
+			func(answer error) (string, string) { return state.Refusal(answer, user, policies) })
 		tries = again
 		return len(again) == 0 || time.Now().After(current.inForce), nil
 	})
@@ -136,24 +139,54 @@ func takenOver(live *unstructured.Unstructured, tenant *platform.Tenant) *unstru
 	return object
 }
 
+// refusal is a verb on a kind of other tenants' objects, and who refused it.
+type refusal struct {
+	verb string
+	kind schema.GroupKind
+	by   string
+}
+
+// refusers are those of a whole check: writes that are asked again are judged by
+// what was refused before, too.
+type refusers map[refusal]bool
+
 // judgeWrites sends all, and returns what is wrong with the answers and the
-// writes that were answered so.
-func judgeWrites(ctx context.Context, actor client.Client, user string, tenant *platform.Tenant, policies []string, tries []write) (problems []string, again []write) {
-	said := make([]string, len(tries))
+// writes that were answered so. by tells who refused, or why nobody did. A
+// policy may keep from deletion what is in use, whoever owns it: where it refuses
+// no other tenant's object of the kind, that of the tenant itself shows nothing
+// else than that somebody else looked at whose the others are.
+func judgeWrites(tries []write, refused refusers, send func(write) error, by func(error) (string, string)) (problems []string, again []write) {
+	answers := make([]error, len(tries))
 	var group errgroup.Group
 	group.SetLimit(atOnce)
 	for i, try := range tries {
 		group.Go(func() error {
-			answer := try.send(ctx, actor, tenant)
-			if _, problem := state.Refusal(answer, user, policies); !try.own {
-				said[i] = problem
-			} else if answer != nil {
-				said[i] = "it must be admitted, but: " + answer.Error()
-			}
+			answers[i] = send(try)
 			return nil
 		})
 	}
 	_ = group.Wait() // none of them errs
+	said := make([]string, len(tries))
+	for i, try := range tries {
+		if try.own {
+			continue
+		}
+		name, problem := by(answers[i])
+		if said[i] = problem; problem == "" {
+			refused[refusal{try.verb, try.object.GroupVersionKind().GroupKind(), name}] = true
+		}
+	}
+	for i, try := range tries {
+		if !try.own || answers[i] == nil {
+			continue
+		}
+		name, problem := by(answers[i])
+		guarded := try.verb == "delete" && problem == "" && name != state.ByRBAC &&
+			!refused[refusal{try.verb, try.object.GroupVersionKind().GroupKind(), name}]
+		if !guarded {
+			said[i] = "it must be admitted, but: " + answers[i].Error()
+		}
+	}
 	for i, problem := range said {
 		if problem != "" {
 			problems = append(problems, fmt.Sprintf("%s: %s", tries[i], problem))

@@ -8,6 +8,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -15,6 +16,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/util/wait"
+	"k8s.io/client-go/util/retry"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/your-org/flux-platform-conformance/suites/internal/policy/example"
@@ -40,14 +42,27 @@ type Case struct {
 	// User and Groups are who asks.
 	User   string
 	Groups []string
-	// Denied says that the policy must refuse, and Message with which words.
-	Denied  bool
-	Message string
+	// Denied says that the policy must refuse, and Message with which words. Errs
+	// says that it refuses because it cannot be evaluated: the words are not its own.
+	Denied, Errs bool
+	Message      string
 	// Unmatched: the policy does not speak of the example; that it is admitted says
 	// nothing of what the policy refuses.
 	Unmatched bool
+	// standing are objects that have to be in the cluster while it is asked.
+	standing []*unstructured.Unstructured
 	// namespaces are the labels that the example expects of namespaces.
 	namespaces map[string]map[string]string
+}
+
+// world tells the cases apart for which something else has to stand in the cluster;
+// empty: nothing has to.
+func (c Case) world() string {
+	var out strings.Builder
+	for _, object := range c.standing {
+		fmt.Fprintln(&out, object.Object)
+	}
+	return out.String()
 }
 
 // String names the case in messages.
@@ -59,7 +74,7 @@ func (c Case) String() string {
 // file and line, on what the tests' own reader finds wrong, and on an example of a
 // policy that is there to refuse requests and that cannot be asked of a live
 // server: one of nobody, a refusal without a message, an expectation other than
-// pass, fail and skip. The other cases are returned all the same.
+// pass, fail, error and skip. The other cases are returned all the same.
 func LoadCases(dir string) ([]Case, error) {
 	library, err := example.LoadTests(dir)
 	if err != nil {
@@ -88,11 +103,17 @@ func LoadCases(dir string) ([]Case, error) {
 			Test:   fmt.Sprintf("%s %s results[%d]", e.File, e.Test.Name, e.Index),
 			Policy: e.Policy.Object.GetName(), Object: e.Object, Operation: e.Operation,
 			User: e.Test.User.Name, Groups: e.Test.User.Groups,
-			Denied: e.Expected == example.Fail, Unmatched: e.Expected == example.Skip, Message: e.Message,
-			namespaces: e.Test.Namespaces,
+			Denied: refused(e), Errs: e.Expected == example.Error, Unmatched: e.Expected == example.Skip, Message: e.Message,
+			standing: e.Test.Objects, namespaces: e.Test.Namespaces,
 		})
 	}
 	return out, errors.Join(problems...)
+}
+
+// refused says that the example is to be refused: a policy that fails closed
+// refuses what it cannot evaluate.
+func refused(e *example.Example) bool {
+	return e.Expected == example.Fail || e.Expected == example.Error
 }
 
 // unasked says why an example cannot be asked of a live platform, and how to mend
@@ -103,20 +124,21 @@ func unasked(e *example.Example) string {
 		return e.NotSupported
 	case e.Test.User == nil || e.Test.User.Name == "":
 		return "nobody asks, and a live request is somebody's; name a userinfo file with a username"
-	case e.Expected == example.Fail && e.Message == "":
+	case refused(e) && e.Message == "":
 		return fmt.Sprintf("it expects a refusal, and the annotation %s does not say with which words", example.MessageAnnotation)
-	case !slices.Contains([]example.Verdict{example.Pass, example.Fail, example.Skip}, e.Expected):
-		return fmt.Sprintf("the result %q is none that a live request shows; write pass, fail or skip", e.Expected)
+	case !refused(e) && e.Expected != example.Pass && e.Expected != example.Skip:
+		return fmt.Sprintf("the result %q is none that a live request shows; write pass, fail, error or skip", e.Expected)
 	case e.Subresource != "":
 		return fmt.Sprintf("it is the subresource %s, and only objects themselves are sent", e.Subresource)
 	}
 	return ""
 }
 
-// Translate rewrites an example for a cluster whose namespaces carry other
-// labels than the example says: where the two differ in a value, the two values
-// change places as label values and at the start of every text («dev-…» and
-// «prd-…»), since an example names itself and what it refers to.
+// Translate rewrites an example, and what has to stand besides, for a cluster
+// whose namespaces carry other labels than the example says: where the two differ
+// in a value, the two values change places as label values, at the start of every
+// text («dev-…» and «prd-…») and as a part of a host («a.dev.b»), since an example
+// names itself and what it refers to.
 func (c Case) Translate(live map[string]map[string]string) Case {
 	pairs := map[string]string{}
 	for namespace, labels := range c.namespaces {
@@ -129,21 +151,34 @@ func (c Case) Translate(live map[string]map[string]string) Case {
 	if len(pairs) == 0 {
 		return c
 	}
-	c.Object = c.Object.DeepCopy()
-	c.Object.Object, _ = swap(c.Object.Object, pairs).(map[string]any)
-	labels := c.Object.GetLabels()
+	c.Object = translated(c.Object, pairs)
+	c.standing = slices.Clone(c.standing)
+	for i, object := range c.standing {
+		c.standing[i] = translated(object, pairs)
+	}
+	return c
+}
+
+func translated(object *unstructured.Unstructured, pairs map[string]string) *unstructured.Unstructured {
+	object = object.DeepCopy()
+	object.Object, _ = swap(object.Object, pairs).(map[string]any)
+	labels := object.GetLabels()
 	for key, value := range labels {
 		if to, ok := pairs[value]; ok {
 			labels[key] = to
 		}
 	}
 	if len(labels) > 0 {
-		c.Object.SetLabels(labels)
+		object.SetLabels(labels)
 	}
-	return c
+	return object
 }
 
-// swap exchanges the beginnings of all texts of a value, in place where it can.
+// host is what may be the name of a host, or of several.
+var host = regexp.MustCompile(`^[a-z0-9*-]+([.][a-z0-9-]+)+$`)
+
+// swap exchanges the beginnings of all texts of a value, and the parts of hosts, in
+// place where it can.
 func swap(value any, pairs map[string]string) any {
 	switch v := value.(type) {
 	case map[string]any:
@@ -160,6 +195,16 @@ func swap(value any, pairs map[string]string) any {
 				return to + "-" + rest
 			}
 		}
+		if !host.MatchString(v) {
+			break
+		}
+		parts := strings.Split(v, ".")
+		for i, part := range parts {
+			if to, ok := pairs[part]; ok {
+				parts[i] = to
+			}
+		}
+		return strings.Join(parts, ".")
 	}
 	return value
 }
@@ -172,11 +217,15 @@ func Ask(ctx context.Context, c client.Client, example Case) error {
 	var err error
 	switch example.Operation {
 	case Update:
-		stored := object.DeepCopy()
-		if err = c.Get(ctx, client.ObjectKeyFromObject(object), stored); err == nil {
-			object.SetResourceVersion(stored.GetResourceVersion())
-			err = c.Update(ctx, object, client.DryRunAll)
-		}
+		// Controllers write a new object's status just then.
+		err = retry.RetryOnConflict(retry.DefaultBackoff, func() error {
+			stored, sent := object.DeepCopy(), object.DeepCopy()
+			if err := c.Get(ctx, client.ObjectKeyFromObject(object), stored); err != nil {
+				return err
+			}
+			sent.SetResourceVersion(stored.GetResourceVersion())
+			return c.Update(ctx, sent, client.DryRunAll)
+		})
 	case Delete:
 		err = c.Delete(ctx, object, client.DryRunAll)
 	default:
@@ -202,14 +251,23 @@ func Refusal(answer error, policy string) (string, bool) {
 // Problem says how the server's answer differs from what is expected; empty when
 // it does not. A refusal counts only when it names the policy and its message.
 func (c Case) Problem(answer error) string {
-	denial := "Policy " + c.Policy + " failed: "
+	denial := "Policy " + c.Policy + " failed: " + c.Message
+	told := answer != nil && strings.Contains(answer.Error(), denial)
+	if c.Errs {
+		begin := "Policy " + c.Policy + " error: "
+		denial = begin + "… " + c.Message
+		if answer != nil {
+			_, words, found := strings.Cut(answer.Error(), begin)
+			told = found && strings.Contains(words, c.Message)
+		}
+	}
 	switch {
 	case !c.Denied && answer != nil:
 		return "must be admitted, but: " + answer.Error()
 	case c.Denied && answer == nil:
 		return "must be refused, and was admitted"
-	case c.Denied && !strings.Contains(answer.Error(), denial+c.Message):
-		return fmt.Sprintf("must be refused with %q, but: %s", denial+c.Message, answer)
+	case c.Denied && !told:
+		return fmt.Sprintf("must be refused with %q, but: %s", denial, answer)
 	}
 	return ""
 }
@@ -219,7 +277,9 @@ func (c Case) Problem(answer error) string {
 // gone.
 func Store(ctx context.Context, c client.Client, object *unstructured.Unstructured) (undo func(context.Context) error, err error) {
 	stored := object.DeepCopy()
-	if err := c.Create(ctx, stored); err != nil {
+	// Many at once are counted by one quota, which the server gives up on in the end.
+	err = retry.RetryOnConflict(retry.DefaultBackoff, func() error { return c.Create(ctx, stored) })
+	if err != nil {
 		return nil, fmt.Errorf("store the example %s %s: %w", object.GetKind(), object.GetName(), err)
 	}
 	return func(ctx context.Context) error {

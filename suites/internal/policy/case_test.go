@@ -9,6 +9,7 @@ import (
 
 	. "github.com/onsi/gomega"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"sigs.k8s.io/yaml"
 )
 
 // files is a policy's folder by path and content.
@@ -104,6 +105,13 @@ func TestShippedPoliciesLoad(t *testing.T) {
 	g.Expect(err).NotTo(HaveOccurred())
 	g.Expect(shipped).NotTo(BeEmpty())
 	for _, file := range shipped {
+		data, err := os.ReadFile(file)
+		g.Expect(err).NotTo(HaveOccurred())
+		object := &unstructured.Unstructured{}
+		g.Expect(yaml.Unmarshal(data, &object.Object)).To(Succeed())
+		if !Validates(object) {
+			continue // it refuses nothing
+		}
 		name := filepath.Base(filepath.Dir(file))
 		g.Expect(bad).To(HaveKey(name))
 		g.Expect(fine).To(HaveKey(name))
@@ -123,7 +131,7 @@ func TestLoadCasesRefuses(t *testing.T) {
 		{"a user's file that is not there", edited(t, "identities/example.yaml", "identities/none.yaml"), at + `9: the userinfo file "identities/none.yaml" does not exist`},
 		{"a user's file without a user", good().with("names/identities/example.yaml", "apiVersion: cli.kyverno.io/v1alpha1\nkind: UserInfo\n"), "nobody asks"},
 		{"a refusal without words", edited(t, "    conformance.flux-platform/message: the name must be your own\n", ""), at + `15: results[1] of the test "name-of-other-tenant": it expects a refusal, and the annotation conformance.flux-platform/message does not say with which words`},
-		{"a result that no request shows", edited(t, "result: pass", "result: warn"), at + `15: results[0] of the test "name-of-other-tenant": the result "warn" is none that a live request shows; write pass, fail or skip`},
+		{"a result that no request shows", edited(t, "result: pass", "result: warn"), at + `15: results[0] of the test "name-of-other-tenant": the result "warn" is none that a live request shows; write pass, fail, error or skip`},
 		{"an operation that opens a connection", edited(t, "DELETE", "CONNECT"), "a CONNECT opens a connection"},
 	} {
 		t.Run(row.name, func(t *testing.T) {
@@ -203,10 +211,12 @@ func TestTranslateReferences(t *testing.T) {
 			"replicas": int64(1),
 			"volumes":  []any{map[string]any{"name": "config", "configMap": map[string]any{"name": "dev-beetle-config"}}},
 			"text":     "of dev-beetle",
+			"hosts":    []any{"beetle.dev.example.com", "*.dev.example.com", "of beetle.dev.example.com"},
 		},
 	}}
 	const label = "example.com/environment"
-	c := Case{Object: example, namespaces: map[string]map[string]string{"apps": {label: "dev"}}}
+	more := object("dev-beetle-more", nil)
+	c := Case{Object: example, standing: []*unstructured.Unstructured{more}, namespaces: map[string]map[string]string{"apps": {label: "dev"}}}
 	got := c.Translate(map[string]map[string]string{"apps": {label: "stg-eu"}})
 	g.Expect(got.Object.Object).To(Equal(map[string]any{
 		"metadata": map[string]any{"name": "stg-eu-beetle-app"},
@@ -214,8 +224,11 @@ func TestTranslateReferences(t *testing.T) {
 			"replicas": int64(1),
 			"volumes":  []any{map[string]any{"name": "config", "configMap": map[string]any{"name": "stg-eu-beetle-config"}}},
 			"text":     "of dev-beetle",
+			"hosts":    []any{"beetle.stg-eu.example.com", "*.stg-eu.example.com", "of beetle.dev.example.com"},
 		},
 	}))
+	g.Expect(got.standing[0].GetName()).To(Equal("stg-eu-beetle-more"), "what stands besides is of the same environment")
+	g.Expect(more.GetName()).To(Equal("dev-beetle-more"))
 	g.Expect(c.Object.GetName()).To(Equal("dev-beetle-app"), "the example itself is not changed")
 }
 
@@ -223,6 +236,8 @@ func TestProblem(t *testing.T) {
 	refusal := errors.New(`admission webhook "vpol.validate.kyverno.svc-fail" denied the request: Policy names failed: the name must be your own`)
 	forbidden := errors.New(`configmaps is forbidden: User "someone" cannot create resource`)
 	denied := Case{Policy: "names", Denied: true, Message: "the name must be your own"}
+	erring := Case{Policy: "values", Denied: true, Errs: true, Message: "excessive aliasing"}
+	fault := errors.New(`admission webhook "vpol.validate.kyverno.svc-fail" denied the request: Policy values error: error: yaml: document contains excessive aliasing`)
 	for _, row := range []struct {
 		name   string
 		c      Case
@@ -235,6 +250,10 @@ func TestProblem(t *testing.T) {
 		{"admitted and must not be", denied, nil, "must be refused, and was admitted"},
 		{"refused by another policy", Case{Policy: "labels", Denied: true, Message: "the name must be your own"}, refusal, `must be refused with "Policy labels failed: the name must be your own", but: ` + refusal.Error()},
 		{"refused with other words", Case{Policy: "names", Denied: true, Message: "the label"}, refusal, `must be refused with "Policy names failed: the label", but: ` + refusal.Error()},
+		{"refused because it errs", erring, fault, ""},
+		{"refused because it errs otherwise", Case{Policy: "values", Denied: true, Errs: true, Message: "line 1"}, fault, `must be refused with "Policy values error: … line 1", but: ` + fault.Error()},
+		{"erring instead of refusing", Case{Policy: "values", Denied: true, Message: "excessive aliasing"}, fault, `must be refused with "Policy values failed: excessive aliasing", but: ` + fault.Error()},
+		{"refusing instead of erring", Case{Policy: "names", Denied: true, Errs: true, Message: "the name"}, refusal, `must be refused with "Policy names error: … the name", but: ` + refusal.Error()},
 		{"refused by RBAC", denied, forbidden, `must be refused with "Policy names failed: the name must be your own", but: ` + forbidden.Error()},
 	} {
 		t.Run(row.name, func(t *testing.T) {

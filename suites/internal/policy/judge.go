@@ -2,13 +2,17 @@ package policy
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 	"k8s.io/apimachinery/pkg/api/equality"
+	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/util/wait"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
@@ -27,6 +31,10 @@ type Verdict struct {
 // Problem says how the answer differs from what the case expects; empty when it
 // does not.
 func (v Verdict) Problem() string { return v.Case.Problem(v.Answer) }
+
+// UnknownKind says that the server does not know the example's kind, so that it
+// says nothing of the policy.
+func (v Verdict) UnknownKind() bool { return meta.IsNoMatchError(v.Answer) }
 
 // JudgeInput says how Judge asks; all fields are required.
 type JudgeInput struct {
@@ -57,7 +65,7 @@ func Judge(ctx context.Context, in JudgeInput, cases []Case) []Verdict {
 	// shown and not that time was up.
 	err := wait.PollUntilContextCancel(ctx, in.Poll, true, func(ctx context.Context) (bool, error) {
 		j.ask(ctx, verdicts, open)
-		open = slices.DeleteFunc(open, func(i int) bool { return verdicts[i].Problem() == "" })
+		open = slices.DeleteFunc(open, func(i int) bool { return verdicts[i].Problem() == "" || verdicts[i].UnknownKind() })
 		return len(open) == 0 || time.Now().After(patience), nil
 	})
 	for _, i := range open {
@@ -73,8 +81,51 @@ type judge struct {
 	clients map[string]client.Client
 }
 
-// ask fills in the answers of the verdicts with these indices.
+// ask fills in the answers of the verdicts with these indices: of those for which
+// nothing has to be there first, then of the others, one world after the other.
 func (j *judge) ask(ctx context.Context, verdicts []Verdict, indices []int) {
+	worlds := map[string][]int{"": nil}
+	for _, i := range indices {
+		key := verdicts[i].world()
+		worlds[key] = append(worlds[key], i)
+	}
+	for _, key := range slices.Sorted(maps.Keys(worlds)) {
+		indices := worlds[key]
+		var undo []func(context.Context) error
+		var err error
+		if key != "" {
+			undo, err = j.storeAll(ctx, verdicts[indices[0]].standing)
+		}
+		if err == nil {
+			j.askIn(ctx, verdicts, indices)
+		}
+		slices.Reverse(undo)
+		for _, remove := range undo {
+			err = errors.Join(err, remove(context.WithoutCancel(ctx)))
+		}
+		if err != nil {
+			for _, i := range indices {
+				verdicts[i].Answer = err
+			}
+		}
+	}
+}
+
+// storeAll makes objects; what it returns removes those that were made, also where
+// it errs.
+func (j *judge) storeAll(ctx context.Context, objects []*unstructured.Unstructured) (undo []func(context.Context) error, err error) {
+	for _, object := range objects {
+		remove, err := Store(ctx, j.in.Client, object)
+		if err != nil {
+			return undo, err
+		}
+		undo = append(undo, remove)
+	}
+	return undo, nil
+}
+
+// askIn fills in the answers of verdicts whose world stands.
+func (j *judge) askIn(ctx context.Context, verdicts []Verdict, indices []int) {
 	var group errgroup.Group
 	group.SetLimit(workers)
 	stored := map[string][]int{}

@@ -8,7 +8,10 @@ import (
 	"time"
 
 	. "github.com/onsi/gomega"
+	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/client/fake"
 	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
@@ -101,4 +104,43 @@ func TestJudgeTellsWhatIsNotAsExpected(t *testing.T) {
 	ended, end := context.WithCancel(t.Context())
 	end()
 	g.Expect(Judge(ended, b.input(), []Case{admitted})[0].Answer).To(HaveOccurred())
+}
+
+func TestJudgeInAWorld(t *testing.T) {
+	g := NewWithT(t)
+	b := &bench{asked: map[string]int{}, stored: map[string]int{}}
+	in := b.input()
+	there := []*unstructured.Unstructured{object("more", nil)}
+	cases := []Case{
+		{Policy: "names", Operation: Delete, User: "someone", Object: object("right", nil), standing: there},
+		{Policy: "names", Operation: Create, User: "someone", Object: object("other", nil), standing: there},
+	}
+	for _, v := range Judge(t.Context(), in, cases) {
+		g.Expect(v.Problem()).To(BeEmpty())
+	}
+	g.Expect(b.stored).To(Equal(map[string]int{"right": 1, "more": 1}), "what stands there is stored once for all examples of its world")
+	g.Expect(in.Client.Get(t.Context(), client.ObjectKey{Name: "more"}, object("more", nil))).To(MatchError(ContainSubstring("not found")), "and gone afterwards")
+	twice := []*unstructured.Unstructured{object("more", nil), object("more", nil)}
+	in.Patience = time.Millisecond
+	v := Judge(t.Context(), in, []Case{{Policy: "names", Operation: Create, User: "someone", Object: object("right", nil), standing: twice}})[0]
+	g.Expect(v.Problem()).To(ContainSubstring("store the example ConfigMap more"))
+	g.Expect(in.Client.Get(t.Context(), client.ObjectKey{Name: "more"}, object("more", nil))).To(MatchError(ContainSubstring("not found")), "what was stored before is gone, too")
+}
+
+func TestJudgeAsksNotAgainWhatTheServerDoesNotKnow(t *testing.T) {
+	g := NewWithT(t)
+	in := (&bench{asked: map[string]int{}, stored: map[string]int{}}).input()
+	asked := 0
+	in.As = func(string, ...string) (client.Client, error) {
+		return interceptor.NewClient(fake.NewClientBuilder().Build(), interceptor.Funcs{
+			Create: func(context.Context, client.WithWatch, client.Object, ...client.CreateOption) error {
+				asked++
+				return &meta.NoKindMatchError{GroupKind: schema.GroupKind{Kind: "HTTPRoute"}}
+			},
+		}), nil
+	}
+	v := Judge(t.Context(), in, []Case{{Policy: "names", Operation: Create, User: "someone", Object: object("right", nil)}})[0]
+	g.Expect(v.UnknownKind()).To(BeTrue())
+	g.Expect(asked).To(Equal(1))
+	g.Expect(v.Problem()).NotTo(BeEmpty(), "it is no verdict")
 }

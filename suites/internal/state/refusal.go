@@ -13,7 +13,10 @@ import (
 // one refuses.
 var admissionPolicy = regexp.MustCompile(`ValidatingAdmissionPolicy '([^']+)' with binding '[^']+' denied request`)
 
-// Refusal tells who refused what a user asked for: RBAC, or one of these policies
+// ByRBAC is who refused where it was no policy.
+const ByRBAC = "RBAC"
+
+// Refusal tells who refused what a user asked for: ByRBAC, or one of these policies
 // by name. Anything else is no refusal but a problem: that it was admitted, that
 // the server never came to judge it, or that whoever refused is not named.
 func Refusal(answer error, user string, policies []string) (by, problem string) {
@@ -23,7 +26,7 @@ func Refusal(answer error, user string, policies []string) (by, problem string) 
 	text := answer.Error()
 	// A policy's own denial may carry any status; RBAC's names user and verb.
 	if apierrors.IsForbidden(answer) && strings.Contains(text, fmt.Sprintf("User %q cannot ", user)) {
-		return "RBAC", ""
+		return ByRBAC, ""
 	}
 	if strings.Contains(text, "denied the request") {
 		if i := slices.IndexFunc(policies, func(name string) bool { return names(text, name) }); i >= 0 {

@@ -151,7 +151,8 @@ type Example struct {
 	Parent      schema.GroupVersionKind
 	// Expected is what the test file says.
 	Expected Verdict
-	// Message is a fragment of the refusal; empty: any.
+	// Message is a fragment of the refusal, or of what the evaluation fails with;
+	// empty: any.
 	Message string
 	// Patched is what a mutating policy must make of the object, of a target of
 	// the object's name or of the trigger; Generated what a generating one must

@@ -50,7 +50,7 @@ func (w *world) result(index int, r testResult) {
 		return
 	}
 	e.Expected = Verdict(expected.string)
-	if e.Expected == Fail {
+	if e.Expected == Fail || e.Expected == Error {
 		e.Message = w.message
 	}
 	if r.Operation.string != "" && !slices.Contains(operations, r.Operation.string) {

@@ -49,6 +49,8 @@ type Bench struct {
 	judging sync.Mutex
 	// copies are those that are installed, by their names.
 	copies map[string]*copyState
+	// remembered is what was found of policies that change or make objects.
+	remembered map[string]memory
 	// places counts how many copies an object of an installation belongs to.
 	places map[string]int
 
@@ -111,7 +113,7 @@ func Open(ctx context.Context, o Options) (*Bench, error) {
 	}
 	b := &Bench{
 		options: o, config: config, client: client, limit: newLimit(),
-		copies: map[string]*copyState{}, places: map[string]int{},
+		copies: map[string]*copyState{}, places: map[string]int{}, remembered: map[string]memory{},
 		kinds: map[schema.GroupVersionKind]resource{}, subkinds: map[string]bool{}, namespaces: map[string]namespaceState{},
 		served: map[string]bool{}, users: map[string]bool{},
 	}

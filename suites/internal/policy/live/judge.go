@@ -134,12 +134,15 @@ func (b *Bench) Judge(ctx context.Context, l *example.Library) (*Judgement, erro
 		}
 	}
 	start := time.Now()
-	for _, p := range l.Policies {
-		if j := judgeOf(p.Object); j != nil && (formOf(p.Object) == nil || len(single[p]) > 0) {
-			b.say("judge %s alone", p)
-			if err := j.judge(ctx, b, states[p], single[p]); err != nil {
-				return nil, fmt.Errorf("judge %s: %w", p, err)
+	for _, judge := range judges {
+		var tasks []task
+		for _, p := range l.Policies {
+			if judgeOf(p.Object) == judge && (formOf(p.Object) == nil || len(single[p]) > 0) {
+				tasks = append(tasks, task{states[p], single[p]})
 			}
+		}
+		if err := judge.judge(ctx, b, tasks); err != nil {
+			return nil, err
 		}
 	}
 	out.Stats.Asking += time.Since(start)
