@@ -138,7 +138,7 @@ func (w *watch) run(ctx context.Context) error {
 	if w.asking, err = w.open(ctx); err != nil {
 		return err
 	}
-	err = w.bench.phase(bringup.BenchName, phaseLive, func() error { return w.judge(ctx, w.library, time.Now()) })
+	err = w.phase(bringup.BenchName, phaseLive, func() error { return w.judge(ctx, w.library, time.Now()) })
 	if err != nil {
 		return err
 	}

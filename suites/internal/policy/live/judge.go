@@ -20,6 +20,10 @@ import (
 // went away meanwhile.
 const disturbancesBorne = 5
 
+// provenBeside is how many policies as they stand are installed beside their
+// copies.
+const provenBeside = 30
+
 // query asks one copy about one example.
 type query struct {
 	example *example.Example
@@ -97,11 +101,13 @@ func (b *Bench) Judge(ctx context.Context, l *example.Library) (*Judgement, erro
 			want(s)
 		}
 	}
-	// Of policies of one name, only one can be there as it stands.
+	// Policies as they stand come into force beside their copies, unless there are
+	// so many that they would slow all requests. Of policies of one name, only one
+	// can be there as it stands.
 	proving := map[string]bool{}
 	taken := map[string]bool{}
 	for _, p := range l.Policies {
-		if s, there := bases[p]; there && !states[p].Audits && !taken[key(p.Object)] {
+		if s, there := bases[p]; there && len(wanted) <= provenBeside && !states[p].Audits && !taken[key(p.Object)] {
 			taken[key(p.Object)], proving[s.name] = true, true
 		}
 	}
@@ -628,6 +634,9 @@ func (b *Bench) denials(ctx context.Context, bases map[*example.Policy]subject, 
 				}
 				if err := b.prove(ctx, states[q.example.Policy], c, q); err != nil {
 					return err
+				}
+				if !c.proves {
+					b.erase(ctx, c)
 				}
 			}
 			return nil
