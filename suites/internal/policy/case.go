@@ -277,7 +277,9 @@ func (c Case) Problem(answer error) string {
 // gone.
 func Store(ctx context.Context, c client.Client, object *unstructured.Unstructured) (undo func(context.Context) error, err error) {
 	stored := object.DeepCopy()
-	if err := c.Create(ctx, stored); err != nil {
+	// Many at once are counted by one quota, which the server gives up on in the end.
+	err = retry.RetryOnConflict(retry.DefaultBackoff, func() error { return c.Create(ctx, stored) })
+	if err != nil {
 		return nil, fmt.Errorf("store the example %s %s: %w", object.GetKind(), object.GetName(), err)
 	}
 	return func(ctx context.Context) error {
