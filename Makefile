@@ -14,6 +14,9 @@ REPORTS ?=
 EXPLAINED ?=
 KEEP ?=
 ARTIFACTS ?=
+POLICIES ?=
+POLICY ?=
+STRICT ?=
 
 GO ?= go
 PROGRAM := bin/flux-platform-conformance
@@ -23,7 +26,7 @@ flag = $(if $($(1)),--$(2) '$($(1))')
 inputs = $(call flag,PLATFORM,platform) $(call flag,DEVELOPER,developer) $(call flag,CONFIG,config) $(call flag,PROVIDER,provider) \
 	$(call flag,ENVS,environments) $(call flag,TENANTS,tenants) $(call flag,ARTIFACTS,artifacts)
 
-.PHONY: help e2e compare test lint unit prove live up down clean bench program fuzz
+.PHONY: help e2e compare policies watch test lint unit prove live up down clean bench program fuzz
 
 help: ## This list
 	@scripts/help.sh $(MAKEFILE_LIST)
@@ -33,6 +36,15 @@ e2e: program ## The main job: PLATFORM= DEVELOPER= CONFIG= PROVIDER= ENVS= TENAN
 
 compare: program ## The checks on embedded and on kind, outcome beside outcome: as e2e, and EXPLAINED= REPORTS=A/report.json,B/report.json
 	@$(PROGRAM) compare $(inputs) $(call flag,CHECKS,checks) $(call flag,EXPLAINED,explained) $(call flag,REPORTS,reports)
+
+judged = $(if $(POLICIES),'$(POLICIES)') $(call flag,POLICY,policy) $(call flag,EXPLAINED,explained) $(call flag,PROVIDER,provider) \
+	$(if $(STRICT),--strict) $(call flag,ARTIFACTS,artifacts)
+
+policies: program ## Kyverno policies by their tests, live and offline: POLICIES=DIR POLICY= STRICT=1 EXPLAINED= ARTIFACTS=
+	@$(PROGRAM) policies $(judged)
+
+watch: program ## The same after each save, on a warm session: POLICIES=DIR POLICY=
+	@$(PROGRAM) watch $(if $(POLICIES),'$(POLICIES)',policies) $(call flag,POLICY,policy) $(call flag,PROVIDER,provider) $(call flag,ARTIFACTS,artifacts)
 
 test: lint unit prove ## The project's own tests: lint, unit tests, and the suite proved on its own fixtures
 

@@ -56,6 +56,16 @@ var _ = perEnvironment(check.Check{
 	expectNone(problems, "what the policies' examples show")
 }, Serial)
 
+// noteOthers names the policies that refuse nothing: no request shows here that
+// they are in force.
+func noteOthers(env *environment) {
+	for _, p := range env.Policies {
+		if !policy.Validates(p.Unstructured) {
+			note(fmt.Sprintf("%s is not judged: it changes or makes objects, and refuses none; its examples are for the command `policies`", p))
+		}
+	}
+}
+
 // validating are the environment's policies that are there to refuse requests.
 func validating(env *environment) []platform.Object {
 	return slices.DeleteFunc(slices.Clone(env.Policies), func(p platform.Object) bool { return !policy.Validates(p.Unstructured) })
@@ -153,6 +163,7 @@ var _ = perEnvironment(check.Check{
 	Reference: "https://kyverno.io/docs/policy-types/validating-policy/",
 	Level:     check.Core,
 }, func(ctx SpecContext, env *environment) {
+	noteOthers(env)
 	policies := validating(env)
 	expectSome(policies, "the platform declares no policy of Kyverno that refuses anything: nothing but RBAC and Flux's own flags is between its tenants")
 	configurations := &admissionv1.ValidatingWebhookConfigurationList{}

@@ -265,7 +265,10 @@ func (b *bench) install(ctx context.Context, c cluster.Cluster, brought kyvernoO
 	if err := bootstrap.Apply(ctx, api, slices.Concat(brought.definitions, brought.release)); err != nil {
 		return err
 	}
-	return b.awaitKyverno(ctx, api)
+	if err := b.awaitKyverno(ctx, api); err != nil {
+		return fmt.Errorf("%w%s", err, restless(context.WithoutCancel(ctx), c))
+	}
+	return nil
 }
 
 const (
@@ -274,6 +277,25 @@ const (
 	// answerTimeout bounds that, on a machine that does much else.
 	answerTimeout = 3 * time.Minute
 )
+
+// restless tells of Kyverno's containers that do not run as they should, each with
+// the end of its log; empty where all do.
+func restless(ctx context.Context, c cluster.Cluster) string {
+	report, err := c.Report(ctx)
+	if err != nil {
+		return fmt.Sprintf("; nor can the cluster tell why: %s", err)
+	}
+	var out strings.Builder
+	for _, backed := range report.Backed {
+		if backed.Init || strings.HasPrefix(backed.State, "running") && backed.Restarts == 0 {
+			continue
+		}
+		const most = 2 << 10
+		log, _ := os.ReadFile(backed.Log) // without one its state has to do
+		fmt.Fprintf(&out, "\n%s is %s, started again %d times; the end of its log:\n%s", backed.Component, backed.State, backed.Restarts, log[max(0, len(log)-most):])
+	}
+	return out.String()
+}
 
 // uncompilable is a policy that Kyverno refuses: that it is refused by Kyverno's own
 // webhook shows that the webhook is there and answers. It is never stored.

@@ -16,6 +16,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/util/wait"
+	"k8s.io/client-go/util/retry"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/your-org/flux-platform-conformance/suites/internal/policy/example"
@@ -216,11 +217,15 @@ func Ask(ctx context.Context, c client.Client, example Case) error {
 	var err error
 	switch example.Operation {
 	case Update:
-		stored := object.DeepCopy()
-		if err = c.Get(ctx, client.ObjectKeyFromObject(object), stored); err == nil {
-			object.SetResourceVersion(stored.GetResourceVersion())
-			err = c.Update(ctx, object, client.DryRunAll)
-		}
+		// Controllers write a new object's status just then.
+		err = retry.RetryOnConflict(retry.DefaultBackoff, func() error {
+			stored, sent := object.DeepCopy(), object.DeepCopy()
+			if err := c.Get(ctx, client.ObjectKeyFromObject(object), stored); err != nil {
+				return err
+			}
+			sent.SetResourceVersion(stored.GetResourceVersion())
+			return c.Update(ctx, sent, client.DryRunAll)
+		})
 	case Delete:
 		err = c.Delete(ctx, object, client.DryRunAll)
 	default:
@@ -272,7 +277,9 @@ func (c Case) Problem(answer error) string {
 // gone.
 func Store(ctx context.Context, c client.Client, object *unstructured.Unstructured) (undo func(context.Context) error, err error) {
 	stored := object.DeepCopy()
-	if err := c.Create(ctx, stored); err != nil {
+	// Many at once are counted by one quota, which the server gives up on in the end.
+	err = retry.RetryOnConflict(retry.DefaultBackoff, func() error { return c.Create(ctx, stored) })
+	if err != nil {
 		return nil, fmt.Errorf("store the example %s %s: %w", object.GetKind(), object.GetName(), err)
 	}
 	return func(ctx context.Context) error {

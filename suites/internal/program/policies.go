@@ -148,9 +148,6 @@ func (p *program) readPolicies(in *policiesInput, out *report.Input) error {
 	if out.Library, err = loadPolicies(dir, in.names); err != nil {
 		return invalid{err}
 	}
-	for _, f := range out.Library.Findings {
-		fmt.Fprintln(p.errOut, f.Error())
-	}
 	switch found := len(out.Library.Findings); {
 	case len(out.Library.Examples()) == 0:
 		return invalid{fmt.Errorf("%s: there is no example to judge: a folder of policies holds a %s, whose results name resources%s",
@@ -158,6 +155,9 @@ func (p *program) readPolicies(in *policiesInput, out *report.Input) error {
 	case found > 0 && in.strict:
 		return invalid{fmt.Errorf("%d files or entries are wrong, and --strict judges nothing then", found)}
 	case found > 0:
+		for _, f := range out.Library.Findings {
+			fmt.Fprintln(p.errOut, f.Error())
+		}
 		fmt.Fprintf(p.errOut, "note: %d files or entries are wrong, which fails the run; everything else is judged\n", found)
 	}
 	return nil
@@ -212,12 +212,17 @@ func choose(library *example.Library, names []string) error {
 	if err := errors.Join(problems...); err != nil {
 		return err
 	}
-	library.Policies = slices.DeleteFunc(library.Policies, func(p *example.Policy) bool { return !chosen[p.Object.GetName()] })
+	narrow(library, func(p *example.Policy) bool { return chosen[p.Object.GetName()] })
+	return nil
+}
+
+// narrow leaves those policies in a library that are kept, and what asks them.
+func narrow(library *example.Library, kept func(*example.Policy) bool) {
+	library.Policies = slices.DeleteFunc(library.Policies, func(p *example.Policy) bool { return !kept(p) })
 	for _, t := range library.Tests {
-		t.Examples = slices.DeleteFunc(t.Examples, func(e *example.Example) bool { return !chosen[e.Policy.Object.GetName()] })
+		t.Examples = slices.DeleteFunc(t.Examples, func(e *example.Example) bool { return !kept(e.Policy) })
 	}
 	library.Tests = slices.DeleteFunc(library.Tests, func(t *example.Test) bool { return len(t.Examples) == 0 })
-	return nil
 }
 
 // explainedPolicies reads the list of explained differences.
@@ -323,7 +328,9 @@ func (b *bench) open(ctx context.Context) (*live.Bench, error) {
 		return nil, err
 	}
 	return live.Open(ctx, live.Options{Config: config, Progress: func(doing string) {
-		b.display.Handle(progress.Event{Time: time.Now(), Environment: bringup.BenchName, Phase: b.doing.Load().(string), Waiting: doing})
+		if phase, _ := b.doing.Load().(string); phase != "" {
+			b.display.Handle(progress.Event{Time: time.Now(), Environment: bringup.BenchName, Phase: phase, Waiting: doing})
+		}
 	}})
 }
 

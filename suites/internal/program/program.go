@@ -99,7 +99,7 @@ func (p *program) command(ctx context.Context) *cobra.Command {
 		SilenceErrors: true,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) > 0 {
-				return invalid{fmt.Errorf("there is no command %q%s; --help lists the commands", args[0], check.DidYouMean(args[0], []string{"e2e", "up", "down", "clean", "prove", "compare", "policies"}))}
+				return invalid{fmt.Errorf("there is no command %q%s; --help lists the commands", args[0], check.DidYouMean(args[0], []string{"e2e", "up", "down", "clean", "prove", "compare", "policies", "watch"}))}
 			}
 			return nil
 		},
@@ -108,7 +108,7 @@ func (p *program) command(ctx context.Context) *cobra.Command {
 	root.CompletionOptions.DisableDefaultCmd = true
 	root.SetFlagErrorFunc(wrongFlag)
 	root.AddCommand(p.e2eCommand(ctx), p.compareCommand(ctx), p.upCommand(ctx), p.downCommand(ctx), p.cleanCommand(ctx), p.proveCommand(ctx),
-		p.componentsCommand(ctx), p.policiesCommand(ctx), p.superviseCommand(ctx), p.superviseBenchCommand(ctx), p.measureCommand(ctx), p.judgeCommand(ctx))
+		p.componentsCommand(ctx), p.policiesCommand(ctx), p.watchCommand(ctx), p.superviseCommand(ctx), p.superviseBenchCommand(ctx), p.measureCommand(ctx), p.judgeCommand(ctx))
 	return root
 }
 

@@ -66,7 +66,7 @@ type OwnersInput struct {
 
 // Owners finds the owner of every object: by the inventory that lists it, the
 // labels that it carries, and, for what controllers made, the object that owns
-// it. Where they disagree, or none speaks, the object has a Problem.
+// it, or the policy that has it made. Where they disagree, or none speaks, the object has a Problem.
 func Owners(in OwnersInput) []Ownership {
 	listed := map[string][]string{}
 	for kustomization, ids := range in.Inventories {
@@ -136,10 +136,43 @@ func ownerOf(in OwnersInput, listed map[string][]string, byUID map[types.UID]*un
 	if kubernetesOwn(object) {
 		return "kubernetes", ""
 	}
+	if policy := generator(object); policy != "" {
+		return generatedBy(in, listed, policy)
+	}
 	if by := Applier(object); by != "" {
 		return "", fmt.Sprintf("its labels name %s, whose inventory does not list it", by)
 	}
 	return "", "no inventory, label or owner reference names its owner"
+}
+
+// The kinds of policies that make objects, as inventories name them.
+var generatingKinds = []string{
+	"policies.kyverno.io_GeneratingPolicy", "policies.kyverno.io_NamespacedGeneratingPolicy", "kyverno.io_ClusterPolicy", "kyverno.io_Policy",
+}
+
+// generator is the policy of Kyverno that made an object, as «namespace_name», by
+// the labels that Kyverno gives to what it keeps; empty when none did.
+func generator(object *unstructured.Unstructured) string {
+	labels := object.GetLabels()
+	name := labels["generate.kyverno.io/policy-name"]
+	if name == "" || labels["app.kubernetes.io/managed-by"] != "kyverno" {
+		return ""
+	}
+	return labels["generate.kyverno.io/policy-namespace"] + "_" + name
+}
+
+// generatedBy finds the owner of what a policy made: whoever applied the policy.
+func generatedBy(in OwnersInput, listed map[string][]string, policy string) (owner, problem string) {
+	for _, kind := range generatingKinds {
+		switch by := listed[policy+"_"+kind]; {
+		case len(by) > 1:
+			sort.Strings(by)
+			return "", "the policy that made it is listed by the inventories of " + strings.Join(by, " and ")
+		case len(by) == 1:
+			return cmp.Or(in.Tenants[by[0]], "platform"), ""
+		}
+	}
+	return "", fmt.Sprintf("its labels name the policy %s, which no inventory lists", strings.TrimPrefix(strings.Replace(policy, "_", "/", 1), "/"))
 }
 
 // helmsRecord says whether Helm keeps its record of a release in this object: no

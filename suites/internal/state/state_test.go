@@ -136,6 +136,12 @@ func TestOwners(t *testing.T) {
 	record.Object["type"] = "helm.sh/release.v1"
 	kubernetes := object("EndpointSlice", "kubernetes", "1", nil, "")
 	kubernetes.SetNamespace("default")
+	generated := func(namespace string) *unstructured.Unstructured {
+		return object("LimitRange", "baseline", "1", map[string]string{
+			"app.kubernetes.io/managed-by": "kyverno", "generate.kyverno.io/policy-name": "baseline",
+			"generate.kyverno.io/policy-namespace": namespace,
+		}, "")
+	}
 	report := object("EphemeralReport", "r", "1", nil, "")
 	report.SetAPIVersion("reports.kyverno.io/v1")
 	for _, row := range []struct {
@@ -185,6 +191,28 @@ func TestOwners(t *testing.T) {
 		},
 		{"Helm's record of a release", record, map[string][]string{"HelmRelease sonar/sonar": {state.InventoryID(record)}}, "sonar", ""},
 		{"what Kubernetes keeps in default", kubernetes, nil, "kubernetes", ""},
+		{
+			"what a policy of the platform makes", generated(""),
+			map[string][]string{"Kustomization flux-system/policies": {"_baseline_policies.kyverno.io_GeneratingPolicy"}},
+			"platform", "",
+		},
+		{
+			"what a tenant's policy makes", generated("apps"),
+			map[string][]string{"Kustomization beetle/beetle": {"apps_baseline_policies.kyverno.io_NamespacedGeneratingPolicy"}},
+			"beetle", "",
+		},
+		{
+			"what a policy makes that is gone", generated("apps"),
+			map[string][]string{"Kustomization flux-system/policies": {"_baseline_policies.kyverno.io_GeneratingPolicy"}},
+			"", "its labels name the policy apps/baseline, which no inventory lists",
+		},
+		{
+			"what a policy makes that two apply", generated(""),
+			map[string][]string{
+				"Kustomization flux-system/policies": {"_baseline_kyverno.io_ClusterPolicy"}, "Kustomization beetle/beetle": {"_baseline_kyverno.io_ClusterPolicy"},
+			},
+			"", "the policy that made it is listed by the inventories of Kustomization beetle/beetle and Kustomization flux-system/policies",
+		},
 		{"nobody", object("ConfigMap", "x", "1", nil, ""), nil, "", "no inventory, label or owner reference names its owner"},
 		{"what Kubernetes puts there", object("ConfigMap", "kube-root-ca.crt", "1", nil, ""), nil, "kubernetes", ""},
 		{"what Kyverno writes down of a request", report, nil, "kubernetes", ""},

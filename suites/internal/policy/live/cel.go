@@ -19,6 +19,10 @@ const (
 	codeCanary    = "c"
 	// canaryName is that of every canary.
 	canaryName = "fpc-canary"
+	// inSharedWebhook is always true, and only Kyverno can compile it: so a copy has
+	// no webhook of its own. A hundred webhooks come into force much later than one,
+	// and each that is asked takes a call of its own.
+	inSharedWebhook = " && (true || image('a/b:c').registry() == 'x')"
 	// isCanary holds for a canary; it can be evaluated for any request.
 	isCanary = "has(request.name) && request.name == '" + canaryName + "'"
 )
@@ -80,7 +84,7 @@ func (celForm) install(s subject) (installation, error) {
 	if namespace := object.GetNamespace(); namespace != "" && out.canary != nil {
 		out.canary.SetNamespace(namespace)
 	}
-	all := []any{map[string]any{"name": "fpc-ask", "expression": selector(s.name)}}
+	all := []any{map[string]any{"name": "fpc-ask", "expression": selector(s.name) + inSharedWebhook}}
 	if widen != "" {
 		all = append(all, map[string]any{"name": "fpc-operations", "expression": orCanary(widen)})
 	}

@@ -2,8 +2,12 @@ package live
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -124,19 +128,101 @@ type trial struct {
 	alone bool
 }
 
-func (changes) judge(ctx context.Context, b *Bench, state *PolicyState, verdicts []*Verdict) error {
-	trials, err := b.trials(state, verdicts)
-	if err != nil {
-		state.Effective, state.Problem = -1, err.Error()
-		unanswered(verdicts, err.Error())
-		return nil
+// judge asks copies that change the object of a request together, since only who
+// names them is answered. Those whose effect is real are asked one by one.
+func (changes) judge(ctx context.Context, b *Bench, tasks []task) error {
+	var together, alone []*trial
+	for _, work := range tasks {
+		trials, err := b.trials(work.state, work.verdicts)
+		if err != nil {
+			work.state.Effective, work.state.Problem = -1, err.Error()
+			unanswered(work.verdicts, err.Error())
+			continue
+		}
+		for _, t := range trials {
+			switch {
+			case b.recall(t):
+			case t.alone:
+				alone = append(alone, t)
+			default:
+				together = append(together, t)
+			}
+		}
 	}
-	for _, t := range trials {
-		if err := t.run(ctx, b); err != nil {
+	for batch := range slices.Chunk(together, trialsAtOnce) {
+		b.say("judge what %d policies change", len(batch))
+		if err := b.try(ctx, batch); err != nil {
+			return err
+		}
+	}
+	for i, t := range alone {
+		b.say("judge what %s does (%d of %d)", t.policy, i+1, len(alone))
+		if err := b.try(ctx, []*trial{t}); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// trialsAtOnce is how many copies are installed at once: each has a webhook of its
+// own, of which one object holds some 500.
+const trialsAtOnce = 100
+
+// memory is what a copy said of examples.
+type memory struct {
+	effective float64
+	verdicts  []Verdict
+}
+
+// recall fills in what was found of the very same policy and examples before:
+// false, if anything differs, or was not found out. Since no verdict depends on
+// others, a change of one file asks again about what it concerns.
+func (b *Bench) recall(t *trial) bool {
+	found, known := b.remembered[t.memo()]
+	if !known {
+		return false
+	}
+	for i, v := range t.verdicts {
+		own := v.Example
+		*v = found.verdicts[i]
+		v.Example = own
+	}
+	t.state.Effective = max(t.state.Effective, found.effective)
+	return true
+}
+
+// remember keeps what is certain.
+func (b *Bench) remember(t *trial, effective float64) {
+	out := memory{effective: effective}
+	for _, v := range t.verdicts {
+		switch v.Verdict {
+		case example.Pass, example.Fail, example.Skip, example.Error:
+		default:
+			return
+		}
+		if len(v.Notes) > 0 {
+			return
+		}
+		out.verdicts = append(out.verdicts, *v)
+	}
+	b.remembered[t.memo()] = out
+}
+
+// memo is the same for trials of the same.
+func (t *trial) memo() string {
+	digest := sha256.New()
+	encode := json.NewEncoder(digest)
+	for _, object := range t.objects {
+		_ = encode.Encode(object.Object) // writing to a digest cannot fail
+	}
+	for _, v := range t.verdicts {
+		e, test := v.Example, v.Example.Test
+		_ = encode.Encode([]any{
+			e.Rule, e.Operation, e.Subresource, e.Parent, e.Expected, e.Object, e.Patched, e.Generated,
+			test.User, test.Namespaces, test.Objects, test.Params, test.Targets, test.Resources, test.Exceptions,
+		})
+	}
+	return t.key() + hex.EncodeToString(digest.Sum(nil))
 }
 
 // trials sorts examples by the copies that they ask. A policy without examples is
@@ -202,63 +288,136 @@ func unanswered(verdicts []*Verdict, why string) {
 // key tells trials apart.
 func (t *trial) key() string {
 	key := t.name
-	for _, part := range []*trial{t.before, t.upto} {
-		key += " "
-		if part != nil {
-			key += part.name
-		}
+	if t.before != nil {
+		key += " after " + t.before.name
+	}
+	if t.upto != nil {
+		key += " up to " + t.upto.name
 	}
 	return key
 }
 
-// run installs a copy, asks it of its examples, and removes it.
-func (t *trial) run(ctx context.Context, b *Bench) error {
+// try installs copies, asks them of their examples, and removes them.
+func (b *Bench) try(ctx context.Context, trials []*trial) error {
 	watching, stop := context.WithCancel(ctx)
 	defer stop()
-	start := time.Now()
-	var err error
-	if t.alone {
-		t.requests, err = b.watchRequests(watching)
-	}
-	for _, part := range []*trial{t.before, t.upto, t} {
-		if part != nil {
-			defer part.remove(context.WithoutCancel(ctx), b)
-			err = errors.Join(err, part.install(ctx, b))
+	var group errgroup.Group
+	group.SetLimit(firstWorkers)
+	defer func() {
+		var group errgroup.Group
+		group.SetLimit(firstWorkers)
+		for _, t := range trials {
+			group.Go(func() error {
+				t.remove(context.WithoutCancel(ctx), b)
+				return nil
+			})
+		}
+		_ = group.Wait() // what went wrong stands in the states
+	}()
+	effective := make([]float64, len(trials))
+	for _, t := range trials {
+		for _, part := range t.parts() {
+			if err := part.settleIn(ctx, b); err != nil {
+				return err
+			}
 		}
 	}
-	if err != nil {
-		t.state.Effective, t.state.Problem = -1, err.Error()
-		unanswered(t.verdicts, err.Error())
-		return ctx.Err()
+	for i, t := range trials {
+		group.Go(func() error {
+			start := time.Now()
+			if err := t.comeIntoForce(ctx, watching, b); err != nil {
+				effective[i] = -1
+				t.fail(err)
+				return ctx.Err()
+			}
+			effective[i] = time.Since(start).Seconds()
+			return nil
+		})
 	}
-	t.state.Effective = max(t.state.Effective, time.Since(start).Seconds())
-	byTest := map[*example.Test][]*Verdict{}
-	for _, v := range t.verdicts {
-		byTest[v.Example.Test] = append(byTest[v.Example.Test], v)
+	if err := group.Wait(); err != nil {
+		return err
 	}
-	for _, v := range t.verdicts {
-		test := v.Example.Test
-		if err := t.askTest(ctx, b, test, byTest[test]); err != nil {
+	var tests []*example.Test
+	open := map[*example.Test][]asked{}
+	for i, t := range trials {
+		if effective[i] < 0 {
+			continue
+		}
+		t.state.Effective = max(t.state.Effective, effective[i])
+		for _, v := range t.verdicts {
+			test := v.Example.Test
+			if open[test] == nil {
+				tests = append(tests, test)
+			}
+			open[test] = append(open[test], asked{t, v})
+		}
+	}
+	for _, w := range b.waves(tests) {
+		var here []asked
+		for _, test := range tests {
+			if w.tests[test] {
+				here = append(here, open[test]...)
+			}
+		}
+		if err := b.askWave(ctx, w, here); err != nil {
 			return err
 		}
-		delete(byTest, test)
+	}
+	for i, t := range trials {
+		if effective[i] >= 0 {
+			b.remember(t, effective[i])
+		}
 	}
 	return nil
 }
 
-// askTest asks of the examples of a test, in its world.
-func (t *trial) askTest(ctx context.Context, b *Bench, test *example.Test, verdicts []*Verdict) (err error) {
-	if len(verdicts) == 0 {
-		return nil
+// comeIntoForce installs all copies of a trial.
+func (t *trial) comeIntoForce(ctx, watching context.Context, b *Bench) error {
+	var err error
+	if t.alone {
+		t.requests, err = b.watchRequests(watching)
 	}
-	leave, err := b.enter(ctx, b.waves([]*example.Test{test})[0])
+	for _, part := range t.parts() {
+		if err == nil {
+			err = part.install(ctx, b)
+		}
+	}
+	return err
+}
+
+// parts are the copies of a trial, itself the last.
+func (t *trial) parts() []*trial {
+	var out []*trial
+	for _, part := range []*trial{t.before, t.upto, t} {
+		if part != nil {
+			out = append(out, part)
+		}
+	}
+	return out
+}
+
+// fail says why nothing can be asked.
+func (t *trial) fail(err error) {
+	t.state.Effective, t.state.Problem = -1, err.Error()
+	unanswered(t.verdicts, err.Error())
+}
+
+// asked is an example of a trial.
+type asked struct {
+	*trial
+	verdict *Verdict
+}
+
+// askWave asks of examples that can stand in one world.
+func (b *Bench) askWave(ctx context.Context, w *wave, all []asked) (err error) {
+	leave, err := b.enter(ctx, w)
 	if leave != nil {
 		defer func() { err = errors.Join(err, leave(context.WithoutCancel(ctx))) }()
 	}
 	if err == nil {
 		var objects []*unstructured.Unstructured
-		for _, v := range verdicts {
-			objects = append(objects, v.Example.Object)
+		for _, a := range all {
+			objects = append(objects, a.verdict.Example.Object)
 		}
 		err = b.serve(ctx, objects)
 	}
@@ -267,13 +426,13 @@ func (t *trial) askTest(ctx context.Context, b *Bench, test *example.Test, verdi
 	}
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(mostWorkers)
-	if t.alone {
+	if len(all) > 0 && all[0].alone {
 		group.SetLimit(1)
 	}
-	for _, same := range byObject(b, verdicts) {
+	for _, same := range byObject(b, all) {
 		group.Go(func() error {
-			for _, v := range same {
-				t.ask(ctx, b, t, v)
+			for _, a := range same {
+				a.ask(ctx, b, a.trial, a.verdict)
 			}
 			return ctx.Err()
 		})
@@ -281,20 +440,37 @@ func (t *trial) askTest(ctx context.Context, b *Bench, test *example.Test, verdi
 	return group.Wait()
 }
 
-// byObject are verdicts, those of one object together: whether it is there matters
+// byObject are examples, those of one object together: whether it is there matters
 // to each of them.
-func byObject(b *Bench, verdicts []*Verdict) [][]*Verdict {
-	var out [][]*Verdict
+func byObject(b *Bench, all []asked) [][]asked {
+	var out [][]asked
 	index := map[string]int{}
-	for _, v := range verdicts {
-		name := key(b.place(v.Example.Object))
+	for _, a := range all {
+		name := key(b.place(a.verdict.Example.Object))
 		if _, known := index[name]; !known {
 			index[name] = len(out)
 			out = append(out, nil)
 		}
-		out[index[name]] = append(out[index[name]], v)
+		out[index[name]] = append(out[index[name]], a)
 	}
 	return out
+}
+
+// settleIn makes the namespaces of a copy and of its canary.
+func (t *trial) settleIn(ctx context.Context, b *Bench) error {
+	if t.canary != nil {
+		if err := b.canaryNamespace(ctx, &copyState{subject: t.subject, installation: t.installation}); err != nil {
+			return err
+		}
+	}
+	for _, object := range t.objects {
+		if ns := object.GetNamespace(); ns != "" {
+			if err := b.namespace(ctx, ns, b.currentLabels(ns)); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // install makes the copy and waits until its canary is answered.
@@ -303,15 +479,7 @@ func (t *trial) install(ctx context.Context, b *Bench) error {
 		return errors.New(t.problem)
 	}
 	c := &copyState{subject: t.subject, installation: t.installation}
-	if err := b.canaryNamespace(ctx, c); err != nil {
-		return err
-	}
 	for _, object := range t.objects {
-		if ns := object.GetNamespace(); ns != "" {
-			if err := b.namespace(ctx, ns, b.currentLabels(ns)); err != nil {
-				return err
-			}
-		}
 		got := b.send(ctx, request{operation: opCreate, object: object, real: true})
 		if got.unavailable {
 			return fmt.Errorf("install a copy of %s: %w", t.policy, got.err)
@@ -347,6 +515,7 @@ func (b *Bench) within(ctx context.Context, patience time.Duration, so func(cont
 	return true
 }
 
+// remove takes all copies of a trial away.
 func (t *trial) remove(ctx context.Context, b *Bench) {
 	var problems []error
 	if t.requests != nil {
@@ -355,8 +524,10 @@ func (t *trial) remove(ctx context.Context, b *Bench) {
 		made.SetNamespace(t.canary.GetNamespace())
 		problems = append(problems, b.gone(ctx, t.canary), b.gone(ctx, made), b.forget(ctx, t))
 	}
-	for _, object := range t.objects {
-		problems = append(problems, b.gone(ctx, object))
+	for _, part := range t.parts() {
+		for _, object := range part.objects {
+			problems = append(problems, b.gone(ctx, object))
+		}
 	}
 	if err := errors.Join(problems...); err != nil {
 		t.state.Problem = strings.TrimPrefix(t.state.Problem+"; "+err.Error(), "; ")

@@ -6,7 +6,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	. "github.com/onsi/gomega"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -33,9 +32,15 @@ func judged(t *testing.T, policy string, examples ...*example.Example) (PolicySt
 			e.Operation = opCreate
 		}
 	}
-	b := open(t, Options{Patience: 30 * time.Second})
+	g := NewWithT(t)
+	b := open(t, Options{})
 	j, err := b.Judge(t.Context(), l)
-	NewWithT(t).Expect(err).NotTo(HaveOccurred())
+	g.Expect(err).NotTo(HaveOccurred())
+	again, err := b.Judge(t.Context(), l)
+	g.Expect(err).NotTo(HaveOccurred())
+	for i, v := range again.Verdicts {
+		g.Expect(v.Verdict).To(Equal(j.Verdicts[i].Verdict), "asked again: example %d", i)
+	}
 	return j.Policies[0], j.Verdicts
 }
 

@@ -64,8 +64,16 @@ func TestWildcard(t *testing.T) {
 		pattern, text string
 		want          bool
 	}{
-		{"*", "", true}, {"", "", true}, {"", "a", false}, {"a*c", "abbc", true}, {"a*c", "abbd", false},
-		{"a?c", "abc", true}, {"a?c", "ac", false}, {"**b", "ab", true}, {"autogen-*", "autogen-a", true}, {"a", "ab", false},
+		{"*", "", true},
+		{"", "", true},
+		{"", "a", false},
+		{"a*c", "abbc", true},
+		{"a*c", "abbd", false},
+		{"a?c", "abc", true},
+		{"a?c", "ac", false},
+		{"**b", "ab", true},
+		{"autogen-*", "autogen-a", true},
+		{"a", "ab", false},
 	} {
 		g.Expect(wildcard(c.pattern, c.text)).To(Equal(c.want), "%s %s", c.pattern, c.text)
 	}

@@ -18,13 +18,6 @@ var update = flag.Bool("update", false, "write the golden files anew")
 
 const copyName = "p0123456789"
 
-func parsed(t *testing.T, text string) *unstructured.Unstructured {
-	t.Helper()
-	out := &unstructured.Unstructured{}
-	NewWithT(t).Expect(yaml.Unmarshal([]byte(text), &out.Object)).To(Succeed())
-	return out
-}
-
 func whole(policy *unstructured.Unstructured, exceptions ...*unstructured.Unstructured) subject {
 	return subject{
 		policy: &example.Policy{Object: policy}, exceptions: exceptions, name: copyName,

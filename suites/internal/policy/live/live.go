@@ -207,16 +207,22 @@ type form interface {
 }
 
 // judge judges policies whose examples cannot be told from warnings, such as those
-// that change or make objects. It is asked once for each policy, with all examples
-// that are none for copies, while nothing else is under way; it uses the bench's
-// world and send, and removes what it installs.
+// that change or make objects. It is asked once, for all its policies, while
+// nothing else is under way; it uses the bench's world and send, and removes what
+// it installs.
 type judge interface {
 	// judges says whether it is for this policy.
 	judges(policy *unstructured.Unstructured) bool
-	// judge fills in the verdicts, one for each example, in order, whose Example is
-	// set already. An error ends the whole judgement: what concerns one example or
-	// the policy stands in its verdict or in the state.
-	judge(ctx context.Context, b *Bench, state *PolicyState, verdicts []*Verdict) error
+	// judge fills in the verdicts and the states. An error ends the whole judgement:
+	// what concerns one example or one policy stands in its verdict or in its state.
+	judge(ctx context.Context, b *Bench, tasks []task) error
+}
+
+// task is a policy for a judge, with all examples that are none for copies, whose
+// verdicts name them already.
+type task struct {
+	state    *PolicyState
+	verdicts []*Verdict
 }
 
 // forms and judges are all that there are. A policy that none of them is for is

@@ -75,7 +75,7 @@ func TestFolder(t *testing.T) {
 		t.Logf("%s: effective %.1f s, problem %q, audits %v, denial %q, problem %q", p.Policy, p.Effective, p.Problem, p.Audits, p.Denial, p.DenialProblem)
 	}
 	t.Logf("%v; kinds %v", counts, j.Kinds)
-	t.Log(fmt.Sprintf("%d verdicts in %s: %+v", len(j.Verdicts), took, j.Stats))
+	t.Logf("%d verdicts in %s: %+v", len(j.Verdicts), took, j.Stats)
 }
 
 // five are policies that all refuse one object, each for another webhook: two with
@@ -211,7 +211,7 @@ func TestAllRefuseOneObject(t *testing.T) {
 	for _, f := range l.Findings {
 		t.Error(f.Error())
 	}
-	b := open(t, Options{Patience: 10*time.Second})
+	b := open(t, Options{Patience: 10 * time.Second})
 	j, err := b.Judge(t.Context(), l)
 	g.Expect(err).NotTo(HaveOccurred())
 	for _, v := range j.Verdicts {

@@ -506,6 +506,13 @@ func (one Result) Failing() bool {
 	return one.Outcome.Failing() || one.Agreement == Differs
 }
 
+// Fails says whether a policy of the report fails the run, its examples included.
+func (r Report) Fails(p Policy) bool {
+	return p.failing(r.Strict) || slices.ContainsFunc(r.Results, func(one Result) bool {
+		return one.Policy == p.named() && one.Failing()
+	})
+}
+
 // conclude counts, and decides the result.
 func (r *Report) conclude(in Input) {
 	r.Counts.Outcomes, r.Counts.Agreements = map[Outcome]int{}, map[Agreement]int{}

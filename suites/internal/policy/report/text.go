@@ -53,19 +53,13 @@ func (r Report) WriteText(w io.Writer, options check.TextOptions) error {
 	return nil
 }
 
-// WriteState writes what is known of the policies that are chosen, without what is
-// said of a run as a whole: after each change, while somebody watches.
-func (r Report) WriteState(w io.Writer, options check.TextOptions, chosen func(Policy) bool) error {
+// WriteState writes what is known of the policies without what is said of a run as a
+// whole: after each change, while somebody watches.
+func (r Report) WriteState(w io.Writer, options check.TextOptions) error {
 	clean, err := r.clean()
 	if err != nil {
 		return err
 	}
-	names := map[string]bool{}
-	clean.Policies = slices.DeleteFunc(clean.Policies, func(p Policy) bool { return !chosen(p) })
-	for _, p := range clean.Policies {
-		names[p.named()] = true
-	}
-	clean.Results = slices.DeleteFunc(clean.Results, func(one Result) bool { return !names[one.Policy] })
 	t := &text{Report: clean, options: options}
 	t.table()
 	for _, one := range t.Results {
@@ -74,9 +68,6 @@ func (r Report) WriteState(w io.Writer, options check.TextOptions, chosen func(P
 		}
 	}
 	t.failedPolicies()
-	for _, f := range t.Findings {
-		t.problem(fmt.Sprintf("%s: %s", f, f.Text))
-	}
 	t.coverage()
 	if _, err := io.WriteString(w, t.out.String()); err != nil {
 		return fmt.Errorf("write what policies say: %w", err)
@@ -201,7 +192,7 @@ func (p Policy) coverage() string {
 		return "NOT JUDGED"
 	case p.Unproven:
 		return "UNPROVEN"
-	case len(p.Coverage) == 0:
+	case covered+missing == 0:
 		return "-"
 	case missing == 0:
 		return fmt.Sprintf("%d, full", covered)

@@ -1,0 +1,114 @@
+//go:build live
+
+package live
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	. "github.com/onsi/gomega"
+
+	"github.com/your-org/flux-platform-conformance/suites/internal/policy/example"
+)
+
+const oddPolicies = `
+apiVersion: policies.kyverno.io/v1
+kind: ValidatingPolicy
+metadata: {name: core-broken}
+spec:
+  matchConstraints: {resourceRules: [{apiGroups: [""], apiVersions: [v1], operations: [CREATE], resources: [configmaps]}]}
+  validations: [{expression: "object.metadata.name == variables.nowhere +", message: m}]
+---
+apiVersion: policies.kyverno.io/v1
+kind: ValidatingPolicy
+metadata: {name: core-everything}
+spec:
+  matchConstraints: {resourceRules: [{apiGroups: ["*"], apiVersions: ["*"], operations: ["*"], resources: ["*/*"]}]}
+  validations: [{expression: "false", message: nothing at all}]
+---
+apiVersion: policies.kyverno.io/v1
+kind: ValidatingPolicy
+metadata: {name: core-parts}
+spec:
+  matchConstraints:
+    resourceRules:
+    - {apiGroups: [""], apiVersions: [v1], operations: [CREATE], resources: [configmaps]}
+    - {apiGroups: [""], apiVersions: [v1], operations: [CREATE], resources: [services]}
+  matchConditions: [{name: a, expression: "object.metadata.name != 'core-small'"}]
+  validations:
+  - {expression: "object.metadata.name != 'core-large'", message: one}
+  - {expression: "object.metadata.name != 'core-other'", message: two}
+`
+
+// What is wrong with one policy or one object is told of it alone; the others have
+// their verdicts, and the cluster remains as it was.
+func TestOddInput(t *testing.T) {
+	g := NewWithT(t)
+	dir := t.TempDir()
+	write := func(name, text string) {
+		g.Expect(os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600)).To(Succeed())
+	}
+	write("policies.yaml", oddPolicies)
+	object := func(name, data string) string {
+		return "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: " + name + ", namespace: core-odd}\ndata: {x: " + data + "}\n---\n"
+	}
+	write("objects.yaml", object("core-small", "a")+object("core-other", "b")+object("core-large", strings.Repeat("x", 3<<20)))
+	write("kyverno-test.yaml", `
+apiVersion: cli.kyverno.io/v1alpha1
+kind: Test
+metadata: {name: odd}
+policies: [policies.yaml]
+resources: [objects.yaml]
+results:
+- {policy: core-broken, kind: ConfigMap, resources: [core-small], result: pass}
+- {policy: core-everything, kind: ConfigMap, resources: [core-small, core-other, core-large], result: fail}
+- {policy: core-parts, kind: ConfigMap, resources: [core-small, core-other], result: fail}
+`)
+	l := load(t, dir)
+	g.Expect(l.Findings).To(BeEmpty())
+	b := open(t, Options{})
+	j, err := b.Judge(t.Context(), l)
+	g.Expect(err).NotTo(HaveOccurred())
+	verdict := map[string]Verdict{}
+	for _, v := range j.Verdicts {
+		verdict[v.Example.Policy.Object.GetName()+" "+v.Example.Object.GetName()] = v
+	}
+	g.Expect(verdict["core-broken core-small"].Verdict).To(Equal(example.Unknown))
+	g.Expect(verdict["core-everything core-small"].Verdict).To(Equal(example.Fail))
+	g.Expect(verdict["core-everything core-other"].Verdict).To(Equal(example.Fail))
+	large := verdict["core-everything core-large"]
+	g.Expect(large.Verdict).To(Equal(example.Invalid), large.Reason)
+	g.Expect(large.Reason).To(ContainSubstring("too large"))
+	g.Expect(verdict["core-parts core-small"].Verdict).To(Equal(example.Skip))
+	g.Expect(verdict["core-parts core-other"].Refused).To(Equal([]int{1}))
+	g.Expect(j.Policies[0].Problem).To(ContainSubstring("<input>:1:"), "the line and the column")
+	t.Log(j.Policies[0].Problem, large.Reason)
+	g.Expect(j.Policies[1].Denial).To(Equal("nothing at all"), j.Policies[1].DenialProblem)
+
+	part := func(validation, condition, constraint int) Aspect {
+		return Aspect{Validation: validation, Condition: condition, Constraint: constraint}
+	}
+	m, err := b.Probe(t.Context(), l, map[*example.Policy][]Aspect{l.Policies[2]: {
+		part(0, -1, -1), part(1, -1, -1), part(-1, 0, -1), part(-1, -1, 0), part(-1, -1, 1),
+	}})
+	g.Expect(err).NotTo(HaveOccurred())
+	var answers [][]Answer
+	for _, row := range m[l.Policies[2]].Replies {
+		answers = append(answers, []Answer{row[0].Answer, row[1].Answer})
+	}
+	g.Expect(answers).To(Equal([][]Answer{
+		{Silent, Satisfied}, {Silent, Refusing}, {Silent, Refusing}, {Refusing, Refusing}, {Silent, Silent},
+	}))
+
+	// What did not change is not installed again.
+	again, err := b.Judge(t.Context(), l)
+	g.Expect(err).NotTo(HaveOccurred())
+	g.Expect(again.Stats.Installed).To(BeZero())
+	plain := canaryObject("ConfigMap", nil)
+	plain.SetNamespace("default")
+	got := b.send(context.WithoutCancel(t.Context()), request{operation: opCreate, object: plain})
+	g.Expect(got.err).NotTo(HaveOccurred())
+}
