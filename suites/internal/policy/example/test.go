@@ -321,7 +321,7 @@ func (w *world) readValues(file testFile) {
 		}
 		if values.APIVersion.string == "" || values.Kind.string == "" {
 			w.note(file.Variables.line, "«kyverno test» does not read %q any more; write apiVersion: %s/v1alpha1 and kind: Values in it", file.Variables.string, cliGroup)
-		} else if values.Kind.string != "Values" {
+		} else if values.Kind.string != "Values" && values.Kind.string != "Value" {
 			w.loader.find(w.at(file.Variables.line), "the variables file %q is a %s, where Values of %s are expected", file.Variables.string, values.Kind.string, cliGroup)
 		}
 		w.values = values.Spec

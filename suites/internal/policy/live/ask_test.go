@@ -262,9 +262,14 @@ func TestWaves(t *testing.T) {
 		{Name: "c", Namespaces: map[string]map[string]string{"x": {"stage": "dev"}}, Objects: []*unstructured.Unstructured{object("1")}},
 		{Name: "d", Objects: []*unstructured.Unstructured{object("2")}},
 		{Name: "e", Objects: []*unstructured.Unstructured{object("1")}},
+		{Name: "f", User: &example.User{Name: "u", ClusterRoles: []string{"admin"}, Roles: []string{"y:reader"}}},
+		{Name: "g", User: &example.User{Name: "u"}},
 	}
 	waves := b.waves(tests)
 	g.Expect(waves).To(HaveLen(2))
-	g.Expect(waves[0].tests).To(And(HaveKey(tests[0]), HaveKey(tests[2]), HaveKey(tests[4])))
-	g.Expect(waves[1].tests).To(And(HaveKey(tests[1]), HaveKey(tests[3])))
+	g.Expect(waves[0].tests).To(And(HaveKey(tests[0]), HaveKey(tests[2]), HaveKey(tests[4]), HaveKey(tests[5])))
+	g.Expect(waves[0].objects).To(And(
+		HaveKey("ClusterRole.rbac.authorization.k8s.io /admin"), HaveKey("Role.rbac.authorization.k8s.io y/reader"), HaveLen(5),
+	))
+	g.Expect(waves[1].tests).To(And(HaveKey(tests[1]), HaveKey(tests[3]), HaveKey(tests[6])))
 }

@@ -300,8 +300,9 @@ func compareTarget(ctx context.Context, b *Bench, t *trial, v *Verdict, one targ
 		return false
 	}
 	actual, applied := marked(now, t.name)
+	update := request{operation: opUpdate}
 	if t.policy.Object.GroupVersionKind().Group == legacyGroup {
-		applied = !equal(settled(one.stored), settled(actual))
+		applied = !equal(requested(update, one.stored), requested(update, actual))
 	}
 	if applied {
 		v.Verdict = example.Pass
@@ -312,13 +313,13 @@ func compareTarget(ctx context.Context, b *Bench, t *trial, v *Verdict, one targ
 	want := e.Patched.DeepCopy()
 	want.SetNamespace(now.GetNamespace())
 	want.SetResourceVersion(now.GetResourceVersion())
-	expected := settled(want)
-	if got := b.send(ctx, request{operation: opUpdate, object: want}); got.err == nil {
-		expected = settled(got.object)
+	expected := requested(update, want)
+	if got := b.latest(ctx, request{operation: opUpdate, object: want}); got.err == nil {
+		expected = requested(update, got.object)
 	} else if got.unavailable || apierrors.IsConflict(got.err) {
 		v.Verdict, v.Reason = example.Unknown, got.err.Error()
 		return false
 	}
-	v.judgeDifference(difference(expected, settled(actual)), applied)
+	v.judgeDifference(difference(expected, requested(update, actual)), applied)
 	return true
 }

@@ -389,7 +389,7 @@ func (b *Bench) generatedDifference(ctx context.Context, want, actual *unstructu
 	object.SetNamespace(actual.GetNamespace())
 	object.SetResourceVersion(actual.GetResourceVersion())
 	bareLabels, bareAnnotations := len(want.GetLabels()) == 0, len(want.GetAnnotations()) == 0
-	got := b.send(ctx, request{operation: opUpdate, object: object})
+	got := b.latest(ctx, request{operation: opUpdate, object: object})
 	expected := object
 	if got.err == nil {
 		expected = got.object

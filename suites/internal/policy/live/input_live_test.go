@@ -112,3 +112,40 @@ results:
 	got := b.send(context.WithoutCancel(t.Context()), request{operation: opCreate, object: plain})
 	g.Expect(got.err).NotTo(HaveOccurred())
 }
+
+// Two tests state other labels for one namespace: each has its own world.
+func TestNamespaceWithOtherLabelsInEachTest(t *testing.T) {
+	g := NewWithT(t)
+	dir := t.TempDir()
+	write := func(name, text string) {
+		g.Expect(os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600)).To(Succeed())
+	}
+	write("policies.yaml", `
+apiVersion: policies.kyverno.io/v1
+kind: ValidatingPolicy
+metadata: {name: core-staged}
+spec:
+  matchConstraints:
+    namespaceSelector: {matchLabels: {stage: prd}}
+    resourceRules: [{apiGroups: [""], apiVersions: [v1], operations: [CREATE], resources: [configmaps]}]
+  validations: [{expression: "namespaceObject.metadata.labels.?tier.orValue('') != 'one'", message: not here}]
+`)
+	write("objects.yaml", "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: core-a, namespace: core-staged}\n")
+	var tests string
+	for i, labels := range []string{"{stage: prd, tier: one}", "{stage: dev, tier: one}", "{stage: prd, tier: two}"} {
+		result := []string{"fail", "skip", "pass"}[i]
+		tests += "---\napiVersion: cli.kyverno.io/v1alpha1\nkind: Test\nmetadata: {name: " + result + "}\npolicies: [policies.yaml]\nresources: [objects.yaml]\n" +
+			"values: {namespaces: [{metadata: {name: core-staged, labels: " + labels + "}}]}\n" +
+			"results: [{policy: core-staged, kind: ConfigMap, resources: [core-a], result: " + result + "}]\n"
+	}
+	write("kyverno-test.yaml", strings.TrimPrefix(tests, "---\n"))
+	l := load(t, dir)
+	t.Log(l.Findings)
+	b := open(t, Options{})
+	j, err := b.Judge(t.Context(), l)
+	g.Expect(err).NotTo(HaveOccurred())
+	g.Expect(j.Verdicts).To(HaveLen(3))
+	for _, v := range j.Verdicts {
+		g.Expect(v.Verdict).To(Equal(v.Example.Expected), "%s: %s", v.Example, v.Reason)
+	}
+}

@@ -353,6 +353,9 @@ func (b *Bench) round(ctx context.Context, wanted map[string]subject, order []st
 				n, err = b.install(ctx, subjects, proving)
 				out.Stats.Installed += n
 			}
+			if err == nil {
+				err = b.notice(ctx)
+			}
 			out.Stats.Preparing += time.Since(start)
 			start = time.Now()
 			if err == nil {

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
 	"github.com/your-org/flux-platform-conformance/suites/internal/policy/example"
@@ -332,7 +333,7 @@ func askMutation(ctx context.Context, b *Bench, t *trial, v *Verdict) {
 	asked := bare
 	asked.copies = []string{t.name}
 	v.Sent = asked.String()
-	base, made := b.send(ctx, bare), b.send(ctx, asked)
+	base, made := b.latest(ctx, bare), b.latest(ctx, asked)
 	v.Seconds = made.seconds
 	switch {
 	case made.unavailable:
@@ -345,17 +346,17 @@ func askMutation(ctx context.Context, b *Bench, t *trial, v *Verdict) {
 		v.Verdict, v.Reason = example.Unknown, base.err.Error()
 		return
 	case made.err != nil && base.err != nil:
-		v.Verdict, v.Reason = example.Invalid, base.err.Error()
+		v.Verdict, v.Reason = refusedOr(base), base.err.Error()
 		return
 	case made.err != nil:
-		v.Verdict, v.Reason = example.Invalid, "the API server refuses what the policy makes of it: "+made.err.Error()
+		v.Verdict, v.Reason = refusedOr(made), "the API server refuses what the policy makes of it: "+made.err.Error()
 		return
 	case base.err != nil:
 		v.Notes = append(v.Notes, "without the policy the API server refuses it: "+base.err.Error())
 	}
 	actual, applied := marked(made.object, t.name)
-	actual = settled(actual)
-	changed := base.object == nil || !equal(settled(base.object), actual)
+	actual = requested(bare, actual)
+	changed := base.object == nil || !equal(requested(bare, base.object), actual)
 	if t.policy.Object.GroupVersionKind().Group == legacyGroup {
 		// To a legacy rule that changes nothing, nothing was done.
 		applied = changed
@@ -370,7 +371,7 @@ func askMutation(ctx context.Context, b *Bench, t *trial, v *Verdict) {
 			if without == nil || with == nil {
 				return
 			}
-			applied = !equal(settled(without), settled(with))
+			applied = !equal(requested(bare, without), requested(bare, with))
 		}
 	}
 	v.Verdict = example.Skip
@@ -387,7 +388,7 @@ func askMutation(ctx context.Context, b *Bench, t *trial, v *Verdict) {
 			return
 		}
 		v.Notes = append(v.Notes, "the API server refuses the expected object: "+problem.err.Error())
-		expected = settled(e.Patched)
+		expected = requested(bare, e.Patched)
 	}
 	v.judgeDifference(difference(expected, actual), applied)
 }
@@ -407,19 +408,49 @@ func (v *Verdict) judgeDifference(diff string, applied bool) {
 	}
 }
 
-// refusedOr is the verdict on what the server did not take.
+// latest sends a dry run; one of an update for what is there by then: a controller
+// may change it between two requests.
+func (b *Bench) latest(ctx context.Context, r request) response {
+	got := b.send(ctx, r)
+	for range 5 {
+		if !apierrors.IsConflict(got.err) || r.operation != opUpdate || !r.parent.Empty() {
+			break
+		}
+		now, err := b.get(ctx, r.object)
+		if err != nil {
+			break
+		}
+		r.object = r.object.DeepCopy()
+		r.object.SetResourceVersion(now.GetResourceVersion())
+		got = b.send(ctx, r)
+	}
+	return got
+}
+
+// refusedOr is the verdict on what the server did not take: that another webhook
+// refused says nothing of the object.
 func refusedOr(got response) example.Verdict {
-	if got.unavailable {
+	if got.unavailable || denied(got.err.Error()) {
 		return example.Unknown
 	}
 	return example.Invalid
+}
+
+// requested is a settled object without the status that controllers give to what
+// is stored, unless the request is about that.
+func requested(r request, object *unstructured.Unstructured) *unstructured.Unstructured {
+	out := settled(object)
+	if r.operation == opUpdate && r.parent.Empty() {
+		delete(out.Object, "status")
+	}
+	return out
 }
 
 // sent is what a copy of some of the rules makes of an object; nil: nothing, and
 // the verdict says why.
 func sent(ctx context.Context, b *Bench, bare request, part *trial, v *Verdict) *unstructured.Unstructured {
 	bare.copies = []string{part.name}
-	got := b.send(ctx, bare)
+	got := b.latest(ctx, bare)
 	if got.err != nil {
 		v.Verdict, v.Reason = example.Unknown, "some of the rules alone: "+part.asWritten(got.err.Error())
 		return nil
@@ -438,11 +469,11 @@ func (b *Bench) expected(ctx context.Context, bare request, patched *unstructure
 		object.SetResourceVersion(bare.object.GetResourceVersion())
 	}
 	bare.object = object
-	got := b.send(ctx, bare)
+	got := b.latest(ctx, bare)
 	if got.err != nil {
 		return nil, got
 	}
-	return settled(got.object), got
+	return requested(bare, got.object), got
 }
 
 // changesExisting says whether a MutatingPolicy changes objects that are there

@@ -2,6 +2,8 @@ package live
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -352,7 +354,9 @@ type wave struct {
 	// objects are there while the wave is asked, by their keys.
 	objects map[string]*unstructured.Unstructured
 	order   []string
-	tests   map[*example.Test]bool
+	// users have these roles.
+	users map[string]string
+	tests map[*example.Test]bool
 }
 
 // waves puts tests into as few worlds as their statements allow.
@@ -360,13 +364,19 @@ func (b *Bench) waves(tests []*example.Test) []*wave {
 	var out []*wave
 	for _, t := range tests {
 		namespaces, objects := b.needs(t)
-		i := slices.IndexFunc(out, func(w *wave) bool { return w.fits(namespaces, objects) })
+		i := slices.IndexFunc(out, func(w *wave) bool { return w.fits(namespaces, objects) && w.knows(t.User) })
 		if i < 0 {
 			i = len(out)
-			out = append(out, &wave{namespaces: map[string]map[string]string{}, objects: map[string]*unstructured.Unstructured{}, tests: map[*example.Test]bool{}})
+			out = append(out, &wave{
+				namespaces: map[string]map[string]string{}, objects: map[string]*unstructured.Unstructured{},
+				users: map[string]string{}, tests: map[*example.Test]bool{},
+			})
 		}
 		w := out[i]
 		w.tests[t] = true
+		if t.User != nil {
+			w.users[t.User.Name] = rolesOf(t.User)
+		}
 		maps.Copy(w.namespaces, namespaces)
 		for _, o := range objects {
 			if w.objects[key(o)] == nil {
@@ -392,6 +402,50 @@ func (w *wave) fits(namespaces map[string]map[string]string, objects []*unstruct
 	return true
 }
 
+// knows says whether a user has the same roles here.
+func (w *wave) knows(user *example.User) bool {
+	if user == nil {
+		return true
+	}
+	roles, there := w.users[user.Name]
+	return !there || roles == rolesOf(user)
+}
+
+func rolesOf(user *example.User) string { return fmt.Sprintf("%q %q", user.Roles, user.ClusterRoles) }
+
+// bindings are the roles that a test says its user is bound to, empty where they
+// are not there, and what binds them.
+func bindings(user *example.User) []*unstructured.Unstructured {
+	if user == nil {
+		return nil
+	}
+	var out []*unstructured.Unstructured
+	bind := func(kind, namespace, role string) {
+		object := func(kind, name string, fields map[string]any) {
+			o := &unstructured.Unstructured{Object: map[string]any{"apiVersion": "rbac.authorization.k8s.io/v1", "kind": kind}}
+			maps.Copy(o.Object, fields)
+			o.SetNamespace(namespace)
+			o.SetName(name)
+			out = append(out, o)
+		}
+		object(kind, role, map[string]any{"rules": []any{}})
+		digest := sha256.Sum256(fmt.Append(nil, user.Name, "\n", role))
+		object(kind+"Binding", "fpc-"+session+"-"+hex.EncodeToString(digest[:])[:8], map[string]any{
+			"roleRef":  map[string]any{"apiGroup": "rbac.authorization.k8s.io", "kind": kind, "name": role},
+			"subjects": []any{map[string]any{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": user.Name}},
+		})
+	}
+	for _, role := range user.ClusterRoles {
+		bind("ClusterRole", "", role)
+	}
+	for _, role := range user.Roles {
+		if namespace, name, ok := strings.Cut(role, ":"); ok {
+			bind("Role", namespace, name)
+		}
+	}
+	return out
+}
+
 // needs are the namespaces and objects of a test's world.
 func (b *Bench) needs(t *example.Test) (map[string]map[string]string, []*unstructured.Unstructured) {
 	namespaces := map[string]map[string]string{}
@@ -404,7 +458,7 @@ func (b *Bench) needs(t *example.Test) (map[string]map[string]string, []*unstruc
 	for name, labels := range t.Namespaces {
 		namespaces[name] = labels
 	}
-	for _, list := range [][]*unstructured.Unstructured{t.Objects, t.Params} {
+	for _, list := range [][]*unstructured.Unstructured{bindings(t.User), t.Objects, t.Params} {
 		for _, o := range list {
 			o = b.place(o)
 			if o.GetKind() == "Namespace" && o.GetAPIVersion() == "v1" {
@@ -502,7 +556,7 @@ func (b *Bench) namespace(ctx context.Context, name string, labels map[string]st
 	if err := b.patch(ctx, object, map[string]any{"metadata": map[string]any{"labels": change}}); err != nil {
 		return fmt.Errorf("label the namespace %s as a test states: %w", name, err)
 	}
-	state.now = want
+	state.now, state.unseen = want, true
 	b.setNamespace(name, state)
 	return nil
 }
@@ -528,6 +582,8 @@ type namespaceState struct {
 	now, before map[string]string
 	// found: it was there before the bench came.
 	found bool
+	// unseen: its labels changed, and webhooks may not know it yet.
+	unseen bool
 }
 
 // serve makes what a Pod of an example names: the server admits no Pod without.

@@ -274,6 +274,9 @@ func (t *text) coverage() {
 	}
 }
 
+// mostReasons is how many reasons of one sort a person is shown.
+const mostReasons = 8
+
 func (t *text) notes() {
 	before := t.out.Len()
 	grouped := func(name string, of func(yield func(reason, of string))) {
@@ -285,7 +288,11 @@ func (t *text) notes() {
 			}
 			members[reason] = append(members[reason], of)
 		})
-		for _, reason := range order {
+		for i, reason := range order {
+			if i == mostReasons {
+				t.note(name, fmt.Sprintf("and %d more, each in %s", len(order)-i, File))
+				return
+			}
 			t.note(name, fmt.Sprintf("%s (%s)", reason, abridged(members[reason])))
 		}
 	}
