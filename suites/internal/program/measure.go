@@ -191,14 +191,11 @@ func (p *program) measureSaves(ctx context.Context, b *bench, library *example.L
 	for i := range saves {
 		policy := library.Policies[i%len(library.Policies)]
 		name := filepath.Join(library.Dir, filepath.FromSlash(policy.File))
-		data, err := os.ReadFile(name)
-		if err != nil {
-			return fmt.Errorf("save a policy: %w", err)
-		}
 		// Another annotation makes it another policy, with the same verdicts.
 		object := policy.Object.DeepCopy()
 		object.SetAnnotations(map[string]string{"saved": fmt.Sprint(i)})
-		if data, err = object.MarshalJSON(); err != nil {
+		data, err := object.MarshalJSON()
+		if err != nil {
 			return fmt.Errorf("save a policy: %w", err)
 		}
 		began := time.Now()
