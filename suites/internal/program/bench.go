@@ -63,6 +63,9 @@ func (b *bench) cli(ctx context.Context) (string, error) {
 	}
 }
 
+// folder is the session's, which goes with it, whatever becomes of this process.
+func (b *bench) folder() string { return filepath.Dir(b.supervisor.File()) }
+
 // await waits until the cluster judges policies.
 func (b *bench) await(ctx context.Context) error {
 	if err := b.supervisor.WaitReady(ctx); err != nil {

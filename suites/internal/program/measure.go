@@ -56,7 +56,7 @@ func (p *program) measureCommand(ctx context.Context) *cobra.Command {
 
 // measure prints each figure as soon as it is there.
 func (p *program) measure(ctx context.Context, b *bench, largest int) error {
-	scratch, err := os.MkdirTemp(filepath.Dir(b.supervisor.File()), "measure-")
+	scratch, err := os.MkdirTemp(b.folder(), "measure-")
 	if err != nil {
 		return fmt.Errorf("measure: %w", err)
 	}

@@ -283,7 +283,7 @@ func (b *bench) judge(ctx context.Context, out *report.Input) error {
 			return err
 		}
 		return b.phase(besideName, phaseOffline, func() error {
-			out.Offline, err = offline.Judge(both, path, out.Library)
+			out.Offline, err = offline.Judge(both, path, b.folder(), out.Library)
 			return err
 		})
 	})

@@ -233,7 +233,7 @@ func (w *watch) judge(ctx context.Context, library *example.Library, at time.Tim
 	group.Go(func() error {
 		path, err := w.cli(both)
 		if err == nil {
-			out.Offline, err = offline.Judge(both, path, library)
+			out.Offline, err = offline.Judge(both, path, w.folder(), library)
 		}
 		return err
 	})

@@ -36,7 +36,9 @@ type Verdict struct {
 // there are processors, and returns a verdict for each example in the library's
 // order. A test that makes the CLI fail as a whole makes the verdicts of its own
 // examples Unknown, in the CLI's words. It errs when the CLI cannot be run at all.
-func Judge(ctx context.Context, cli string, library *example.Library) ([]Verdict, error) {
+// What it lays out meanwhile is in the folder scratch; empty: where the system keeps
+// temporary files.
+func Judge(ctx context.Context, cli, scratch string, library *example.Library) ([]Verdict, error) {
 	if info, err := os.Stat(cli); err != nil {
 		return nil, fmt.Errorf("ask Kyverno's CLI: %w", err)
 	} else if info.IsDir() {
@@ -52,7 +54,7 @@ func Judge(ctx context.Context, cli string, library *example.Library) ([]Verdict
 	if len(examples) == 0 {
 		return out, nil
 	}
-	root, err := os.MkdirTemp("", "flux-platform-conformance-offline-")
+	root, err := os.MkdirTemp(scratch, "flux-platform-conformance-offline-")
 	if err != nil {
 		return nil, fmt.Errorf("ask Kyverno's CLI: %w", err)
 	}

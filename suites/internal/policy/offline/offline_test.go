@@ -108,7 +108,7 @@ func TestJudge(t *testing.T) {
 		"c/kyverno-test.yaml": header + "exceptions: [none.yaml]\nresults:\n- {policy: names, kind: ConfigMap, resources: [good], result: pass}\n",
 		"d/kyverno-test.yaml": header + "results:\n- {policy: names, kind: ConfigMap, resources: [good], result: pass}\n",
 	})
-	verdicts, err := Judge(t.Context(), program(t), library)
+	verdicts, err := Judge(t.Context(), program(t), "", library)
 	g.Expect(err).NotTo(HaveOccurred())
 	want := []struct {
 		verdict example.Verdict
@@ -143,13 +143,13 @@ func TestJudgeCannot(t *testing.T) {
 		"names.yaml": names, "team.yaml": team, "objects.yaml": objects,
 		"a/kyverno-test.yaml": header + "results:\n- {policy: names, kind: ConfigMap, resources: [bad], result: fail}\n",
 	})
-	_, err := Judge(t.Context(), filepath.Join(t.TempDir(), "none"), library)
+	_, err := Judge(t.Context(), filepath.Join(t.TempDir(), "none"), "", library)
 	g.Expect(err).To(MatchError(ContainSubstring("ask Kyverno's CLI: stat ")))
-	_, err = Judge(t.Context(), t.TempDir(), library)
+	_, err = Judge(t.Context(), t.TempDir(), "", library)
 	g.Expect(err).To(MatchError(ContainSubstring("is a folder; give the program itself")))
 	other := filepath.Join(t.TempDir(), "other")
 	g.Expect(os.WriteFile(other, []byte("#!/bin/sh\necho no such command\nexit 1\n"), 0o755)).To(Succeed())
-	_, err = Judge(t.Context(), other, library)
+	_, err = Judge(t.Context(), other, "", library)
 	g.Expect(err).To(MatchError("ask Kyverno's CLI: it ran no test: no such command"))
 }
 
@@ -164,7 +164,7 @@ func TestMirrorOutside(t *testing.T) {
 	g.Expect(err).NotTo(HaveOccurred())
 	temporary := t.TempDir()
 	t.Setenv("TMPDIR", temporary)
-	verdicts, err := Judge(t.Context(), program(t), part)
+	verdicts, err := Judge(t.Context(), program(t), "", part)
 	g.Expect(err).NotTo(HaveOccurred())
 	g.Expect(verdicts).To(HaveLen(1))
 	g.Expect(verdicts[0].Verdict).To(Equal(example.Fail), verdicts[0].Message)
