@@ -1,6 +1,7 @@
 package live
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -567,7 +568,7 @@ func (b *Bench) decide(v *Verdict, q *query) {
 	form := formOf(policy)
 	switch q.reply.Answer {
 	case Silent:
-		v.Verdict, v.Reason = example.Skip, q.reply.Words
+		v.Verdict, v.Reason = example.Skip, cmp.Or(q.reply.Words, "the policy does not apply to it")
 		if !q.asked {
 			v.Verdict, v.Reason = example.Unknown, "it was not asked"
 		}
