@@ -88,8 +88,10 @@ type watch struct {
 	// last; failing are those that did not come out well.
 	known   map[string]string
 	failing []string
-	// told are the findings that were shown last.
-	told []string
+	// told are the findings of the state that was judged last; waiting: those of the
+	// files as they are now are others, and that state stays.
+	told    []string
+	waiting bool
 }
 
 // prepare reads the folder for the first time and begins to look at it.
@@ -105,7 +107,10 @@ func (w *watch) prepare(in *policiesInput) error {
 		return err
 	}
 	w.dir = w.library.Dir
-	w.tell(w.library.Findings)
+	for _, news := range w.news(w.library.Findings) {
+		fmt.Fprintln(w.errOut, news)
+	}
+	w.take(w.library.Findings)
 	if len(w.library.Policies) == 0 {
 		return fmt.Errorf("%s: there is no policy to watch", w.dir)
 	}
@@ -183,31 +188,46 @@ func (w *watch) run(ctx context.Context) error {
 func (w *watch) save(ctx context.Context, at time.Time) error {
 	library, err := loadPolicies(w.dir, w.names)
 	if err != nil {
+		w.waiting = true
 		fmt.Fprintf(w.errOut, "%s %s; the last state stays\n", at.Format(time.TimeOnly), err)
 		return nil
 	}
-	if w.tell(library.Findings) {
-		fmt.Fprintf(w.errOut, "%s the last state stays until the files can be read\n", at.Format(time.TimeOnly))
+	if news := w.news(library.Findings); len(news) > 0 {
+		w.waiting = true
+		fmt.Fprintf(w.errOut, "%s\n%s the last state stays until the files can be read\n", strings.Join(news, "\n"), at.Format(time.TimeOnly))
 		return nil
 	}
+	w.take(library.Findings)
 	w.library = library
-	return w.judge(ctx, library, at)
+	if w.waiting {
+		fmt.Fprintf(w.out, "%s the files can be read again\n", at.Format(time.TimeOnly))
+	}
+	err = w.judge(ctx, library, at)
+	w.waiting = false
+	return err
 }
 
-// tell shows what is wrong with the files, and says whether any of it is news.
-func (w *watch) tell(findings []example.Finding) bool {
-	var lines []string
-	news := false
+// news are the findings that the state that was judged last did not have. Lines move
+// with every edit.
+func (w *watch) news(findings []example.Finding) []string {
+	var out []string
 	for _, f := range findings {
-		lines = append(lines, f.Error())
-		news = news || !slices.Contains(w.told, f.Error())
+		if !slices.Contains(w.told, withoutLine(f)) {
+			out = append(out, f.Error())
+		}
 	}
-	w.told = lines
-	if news {
-		fmt.Fprintln(w.errOut, strings.Join(lines, "\n"))
-	}
-	return news
+	return out
 }
+
+// take makes findings those of the state that is judged.
+func (w *watch) take(findings []example.Finding) {
+	w.told = nil
+	for _, f := range findings {
+		w.told = append(w.told, withoutLine(f))
+	}
+}
+
+func withoutLine(f example.Finding) string { return f.File + ": " + f.Text }
 
 // judge judges the policies of which anything changed, and shows what came of it.
 func (w *watch) judge(ctx context.Context, library *example.Library, at time.Time) error {
@@ -221,6 +241,9 @@ func (w *watch) judge(ctx context.Context, library *example.Library, at time.Tim
 		}
 	}
 	if !slices.ContainsFunc(library.Policies, changed) {
+		if w.waiting {
+			w.state()
+		}
 		return nil
 	}
 	narrow(library, changed)
@@ -276,13 +299,20 @@ func (w *watch) show(r report.Report, at time.Time, verdicts time.Duration) erro
 			w.failing = append(w.failing, name)
 		}
 	}
+	w.state()
+	return nil
+}
+
+// state writes which policies are not well, as they were judged last.
+func (w *watch) state() {
+	options := progress.ForFile(os.Stdout, os.Getenv)
+	text := check.TextOptions{Colour: options.Colour}
 	state := text.Paint(check.Good, "all policies are well")
 	if len(w.failing) > 0 {
 		slices.Sort(w.failing)
 		state = text.Paint(check.Bad, fmt.Sprintf("%d of %d policies are not well", len(w.failing), len(w.known))) + ": " + strings.Join(w.failing, ", ")
 	}
 	fmt.Fprintln(w.out, state)
-	return nil
 }
 
 // placed names a policy so that one of another file is another.

@@ -51,7 +51,7 @@ func TestFingerprints(t *testing.T) {
 	}
 }
 
-// What is wrong with a file is shown once, and keeps what was judged.
+// What is wrong with a file is shown until it is mended, and keeps what was judged.
 func TestWatchTells(t *testing.T) {
 	g := NewWithT(t)
 	i := newInvocation(t)
@@ -61,6 +61,17 @@ func TestWatchTells(t *testing.T) {
 	g.Expect(w.save(context.Background(), timeOfTest)).To(Succeed())
 	g.Expect(i.terminal()).To(And(ContainSubstring("policy.yaml:1"), ContainSubstring("the last state stays until the files can be read")))
 	g.Expect(w.library).To(BeNil(), "nothing was taken over")
+	i.errOut.Reset()
+	write("resources.yaml", someResources+"  labels: {team: a}\n")(t, dir)
+	g.Expect(w.save(context.Background(), timeOfTest)).To(Succeed())
+	g.Expect(i.terminal()).To(And(ContainSubstring("policy.yaml:1"), ContainSubstring("the last state stays until the files can be read")))
+	g.Expect(w.library).To(BeNil(), "another save does not make it right")
+	write("policy.yaml", somePolicy)(t, dir)
+	mended, err := loadPolicies(dir, nil)
+	g.Expect(err).NotTo(HaveOccurred())
+	w.known = fingerprints(mended)
+	g.Expect(w.save(context.Background(), timeOfTest)).To(Succeed())
+	g.Expect(i.out.String()).To(HaveSuffix("the files can be read again\nall policies are well\n"))
 	remove("")(t, dir)
 	i.errOut.Reset()
 	g.Expect(w.save(context.Background(), timeOfTest)).To(Succeed())
