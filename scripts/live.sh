@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Runs the built program as a user would, on real clusters, and looks at it from
-# outside: killed, interrupted, twice at once, without a network, over ssh, from
-# upstream and from a registry; with PROVIDER=kind what is so on a Docker daemon
-# alone. The tests run one after the other.
+# outside: killed, interrupted, twice at once, judging and watching policies, without
+# a network, over ssh, from upstream and from a registry; with PROVIDER=kind what is
+# so on a Docker daemon alone. The tests run one after the other.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 if [[ $(uname) != Linux ]]; then
@@ -12,7 +12,7 @@ fi
 case ${PROVIDER:-} in
 "" | embedded)
 	select=(-run '^TestLive' -skip '^TestLiveKind')
-	takes="about 12 minutes"
+	takes="about 15 minutes"
 	;;
 kind)
 	if ! said=$(docker version --format '{{.Server.Version}}' 2>&1 >/dev/null); then
