@@ -234,12 +234,19 @@ func (i inventory) remains(t *testing.T) string {
 }
 
 // atWork fails the test unless the inventory holds what a session is expected to
-// have in its middle, all of it on the loopback interface.
+// have in its middle.
 func (i inventory) atWork(t *testing.T) {
 	t.Helper()
-	t.Logf("written down: %s", i)
 	// A control plane of four, KWOK, three of Flux, the supervisor.
-	if len(i.processes) < 9 || len(i.sockets) < 8 || len(i.leases) == 0 || i.supervisor == i.client {
+	i.holds(t, 9, 8)
+}
+
+// holds fails the test unless the inventory holds at least as many processes and
+// listening sockets, all of those on the loopback interface, and a lease.
+func (i inventory) holds(t *testing.T, processes, sockets int) {
+	t.Helper()
+	t.Logf("written down: %s", i)
+	if len(i.processes) < processes || len(i.sockets) < sockets || len(i.leases) == 0 || i.supervisor == i.client {
 		t.Fatalf("the session is not in its middle: %s: %v", i, i.processes)
 	}
 	for _, s := range i.sockets {

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 
 	"k8s.io/client-go/rest"
@@ -145,4 +146,115 @@ func servicesAsked(t *testing.T, i inventory) int {
 		}
 	}
 	return total
+}
+
+// What judges policies leaves nothing when it is killed, and a watch that comes after
+// it shows what each save changes until Ctrl-C.
+func TestLivePoliciesWatched(t *testing.T) {
+	folder := t.TempDir()
+	copyPolicies(t, filepath.Join(folder, "library"), "audits", "kinds")
+	u := newUser(t).withStore(t)
+
+	step(t, "client killed", func(t *testing.T) {
+		r := u.beside(t, folder, "policies", "library")
+		// The CLI runs below the client, not below the supervisor; the cluster listens
+		// to nobody yet.
+		before := r.reaches(t, "the offline verdicts", []string{"kube-apiserver", "kyverno-cli"})
+		before.holds(t, 3, 0)
+		r.kill()
+		await(t, "the end of the session by itself", func() string { return before.remains(t) })
+		u.leavesNothing(t)
+	})
+
+	var before inventory
+	step(t, "supervisor and client killed", func(t *testing.T) {
+		r := u.beside(t, folder, "policies", "library")
+		before = r.reaches(t, "Kyverno", benchUp)
+		before.holds(t, 6, 4)
+		// Stopped first, so that neither sees the other's end.
+		for _, pid := range []int{before.supervisor, before.client} {
+			if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
+				t.Fatal(err)
+			}
+		}
+		killProcess(t, before.supervisor)
+		r.kill()
+		<-r.done
+		if before.remains(t) == "" {
+			t.Fatal("nothing is left for the next run to find")
+		}
+	})
+
+	step(t, "watch", func(t *testing.T) {
+		r := u.beside(t, folder, "watch", "library")
+		r.reaches(t, "the start of the session", nil)
+		if left := before.remains(t); left != "" {
+			t.Errorf("the next run began, and left %s", left)
+		}
+		r.shows(t, "cleaned up after a session that was killed: session "+before.id)
+		r.shows(t, "all policies are well")
+		r.shows(t, "Ctrl-C ends it")
+		policy := filepath.Join(folder, "library/kinds/policy.yaml")
+		right, err := os.ReadFile(policy)
+		if err != nil {
+			t.Fatal(err)
+		}
+		other := strings.Replace(string(right), "'owner' in", "'colour' in", 1)
+
+		save(t, policy, other)
+		r.shows(t, "after the save", "WRONG widget-owner", "expected pass, live fail, offline fail", "say who owns it",
+			"1 of 2 policies are not well: ValidatingPolicy widget-owner (kinds/policy.yaml)")
+		save(t, policy, strings.Replace(other, "spec:", "spec: [", 1))
+		r.shows(t, "kinds/policy.yaml:", "the last state stays until the files can be read")
+		// Another save does not make it right.
+		save(t, filepath.Join(folder, "library/audits/README.md"), "It demands an owner.\n")
+		r.shows(t, "kinds/policy.yaml:", "the last state stays until the files can be read")
+		save(t, policy, other)
+		r.shows(t, "the files can be read again", "1 of 2 policies are not well")
+		save(t, policy, string(right))
+		r.shows(t, "after the save", "widget-owner", "all policies are well")
+		// One that the server cannot compile is a policy that is not well.
+		save(t, policy, strings.Replace(string(right), "'owner' in", "'owner' of", 1))
+		r.shows(t, "POLICY ValidatingPolicy widget-owner", "<input>:1:9", "1 of 2 policies are not well")
+		save(t, policy, string(right))
+		r.shows(t, "after the save", "all policies are well")
+
+		now := r.reaches(t, "what runs at its end", benchUp)
+		now.holds(t, 6, 4)
+		r.interrupt(t)
+		if code := r.wait(t); code != 0 {
+			t.Errorf("Ctrl-C ends it with exit code %d, want 0:\n%s", code, r.text(t))
+		}
+		if left := now.remains(t); left != "" {
+			t.Errorf("the interrupted watch leaves %s", left)
+		}
+		u.leavesNothing(t)
+	})
+}
+
+// shows waits until the run has printed these parts, one behind the other, behind
+// what it was seen to print before. Lines may be broken anywhere between words.
+func (r *run) shows(t *testing.T, parts ...string) {
+	t.Helper()
+	await(t, fmt.Sprintf("%q", parts), func() string {
+		rest := strings.Join(strings.Fields(r.text(t)), " ")
+		if r.shown > len(rest) {
+			return "less was printed than before"
+		}
+		at := r.shown
+		for _, part := range parts {
+			i := strings.Index(rest[at:], part)
+			if i < 0 {
+				select {
+				case <-r.done:
+					t.Fatalf("the run ended before it printed %q:\n%s", part, r.text(t))
+				default:
+				}
+				return fmt.Sprintf("%q is missing; since then it printed:\n%s", part, rest[r.shown:])
+			}
+			at += i + len(part)
+		}
+		r.shown = at
+		return ""
+	})
 }

@@ -144,6 +144,8 @@ type run struct {
 	done      chan struct{}
 	// remedy is what mends a start that fails.
 	remedy string
+	// shown is how far what it prints was looked at.
+	shown int
 }
 
 // e2e begins a run of the main job in dev.
