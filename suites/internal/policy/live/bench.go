@@ -125,8 +125,7 @@ func Open(ctx context.Context, o Options) (*Bench, error) {
 
 // defaultBatch is how many copies are there at once. Kyverno looks at each copy
 // for the object's kind in every request, so requests become slower with their
-// number: with 100 about half as many are answered in a second as with 15. Yet
-// each batch takes its time to come into force.
+// number; yet each batch takes its time to come into force.
 const defaultBatch = 100
 
 // say tells what is about to be done.

@@ -20,8 +20,7 @@ const (
 	// canaryName is that of every canary.
 	canaryName = "fpc-canary"
 	// inSharedWebhook is always true, and only Kyverno can compile it: so a copy has
-	// no webhook of its own. A hundred webhooks come into force much later than one,
-	// and each that is asked takes a call of its own.
+	// no webhook of its own, and does not take a call of its own.
 	inSharedWebhook = " && (true || image('a/b:c').registry() == 'x')"
 	// isCanary holds for a canary; it can be evaluated for any request.
 	isCanary = "has(request.name) && request.name == '" + canaryName + "'"
