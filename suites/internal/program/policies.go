@@ -43,6 +43,10 @@ const (
 	besideName = "cli"
 )
 
+// patience is how long a policy may take to come into force: Kyverno's background
+// controller was once seen to begin its work only after a minute.
+const patience = 2 * time.Minute
+
 // policiesInput are the flags and the argument that say which policies are judged.
 type policiesInput struct {
 	// dir is the folder; empty: what the program ships.
@@ -327,7 +331,7 @@ func (b *bench) open(ctx context.Context) (*live.Bench, error) {
 	if err != nil {
 		return nil, err
 	}
-	return live.Open(ctx, live.Options{Config: config, Progress: func(doing string) {
+	return live.Open(ctx, live.Options{Config: config, Patience: patience, Progress: func(doing string) {
 		if phase, _ := b.doing.Load().(string); phase != "" {
 			b.display.Handle(progress.Event{Time: time.Now(), Environment: bringup.BenchName, Phase: phase, Waiting: doing})
 		}
