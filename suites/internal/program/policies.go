@@ -43,8 +43,8 @@ const (
 	besideName = "cli"
 )
 
-// patience is how long a policy may take to come into force: Kyverno's background
-// controller was once seen to begin its work only after a minute.
+// patience is how long a policy may take to come into force: a generating one was
+// once seen to take a minute on a fresh bench.
 const patience = 2 * time.Minute
 
 // policiesInput are the flags and the argument that say which policies are judged.
