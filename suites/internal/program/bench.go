@@ -11,6 +11,7 @@ import (
 
 	"github.com/your-org/flux-platform-conformance/suites/internal/bringup"
 	"github.com/your-org/flux-platform-conformance/suites/internal/cluster"
+	"github.com/your-org/flux-platform-conformance/suites/internal/policy/live"
 	"github.com/your-org/flux-platform-conformance/suites/internal/session"
 )
 
@@ -73,6 +74,15 @@ func (b *bench) await(ctx context.Context) error {
 	}
 	_, err := session.ReadState(b.supervisor.File(), &b.state)
 	return err
+}
+
+// connect opens the engine on the cluster, which is up.
+func (b *bench) connect(ctx context.Context, o live.Options) (*live.Bench, error) {
+	var err error
+	if o.Config, err = b.state.Environment.Config(); err != nil {
+		return nil, err
+	}
+	return live.Open(ctx, o)
 }
 
 // stop ends the session and what is shown of it.

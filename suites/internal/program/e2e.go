@@ -14,7 +14,6 @@ import (
 	"github.com/your-org/flux-platform-conformance/suites/internal/check"
 	"github.com/your-org/flux-platform-conformance/suites/internal/platform"
 	"github.com/your-org/flux-platform-conformance/suites/internal/progress"
-	"github.com/your-org/flux-platform-conformance/suites/internal/session"
 )
 
 func (p *program) e2eCommand(ctx context.Context) *cobra.Command {
@@ -32,11 +31,7 @@ func (p *program) e2eCommand(ctx context.Context) *cobra.Command {
 // e2e is one run. Whatever goes wrong, there is a report that says so.
 func (p *program) e2e(ctx context.Context, in *input) error {
 	started := time.Now()
-	soft, hard, release := session.Interrupts(ctx, func(count int) {
-		if count == 1 {
-			fmt.Fprintln(p.errOut, "interrupted: ending the session; once more ends it by force")
-		}
-	})
+	soft, hard, release := p.interrupts(ctx)
 	defer release()
 	report := check.Report{Started: started, Command: p.args, Provider: in.Provider, Checks: p.suite.Registry.All()}
 	summary := check.SummaryInput{Checks: p.suite.Registry.All(), Now: started}

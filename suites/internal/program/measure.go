@@ -120,19 +120,10 @@ func ms(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
 // lastLines are the end of what a program printed.
 func lastLines(output []byte) string { return string(output[max(0, len(output)-2000):]) }
 
-// connect opens the engine on a bench that is up.
-func (b *bench) connect(ctx context.Context) (*live.Bench, error) {
-	config, err := b.state.Environment.Config()
-	if err != nil {
-		return nil, err
-	}
-	return live.Open(ctx, live.Options{Config: config})
-}
-
 // fresh judges a library of which nothing is installed, and removes it again: the
 // time is that of the judgement, installation and canaries included.
 func (b *bench) fresh(ctx context.Context, library *example.Library) (*live.Judgement, time.Duration, error) {
-	asking, err := b.connect(ctx)
+	asking, err := b.connect(ctx, live.Options{})
 	if err != nil {
 		return nil, 0, err
 	}
@@ -180,7 +171,7 @@ func (p *program) measureSequence(ctx context.Context, b *bench, library *exampl
 // measureSaves prints how long it takes from a save to the verdicts, differences
 // apart, that «watch» prints of it.
 func (p *program) measureSaves(ctx context.Context, b *bench, library *example.Library) error {
-	asking, err := b.connect(ctx)
+	asking, err := b.connect(ctx, live.Options{})
 	if err != nil {
 		return err
 	}

@@ -99,11 +99,7 @@ func (p *program) policiesCommand(ctx context.Context) *cobra.Command {
 
 // policies is one run. Whatever goes wrong, there is a report that says so.
 func (p *program) policies(ctx context.Context, in *policiesInput) error {
-	soft, hard, release := session.Interrupts(ctx, func(count int) {
-		if count == 1 {
-			fmt.Fprintln(p.errOut, "interrupted: ending the session; once more ends it by force")
-		}
-	})
+	soft, hard, release := p.interrupts(ctx)
 	defer release()
 	out := report.Input{Command: p.args, Started: time.Now(), Strict: in.strict, Selected: len(in.names) > 0}
 	defer in.clear()
@@ -327,11 +323,7 @@ func (b *bench) open(ctx context.Context) (*live.Bench, error) {
 	if err := b.await(ctx); err != nil {
 		return nil, err
 	}
-	config, err := b.state.Environment.Config()
-	if err != nil {
-		return nil, err
-	}
-	return live.Open(ctx, live.Options{Config: config, Patience: patience, Progress: func(doing string) {
+	return b.connect(ctx, live.Options{Patience: patience, Progress: func(doing string) {
 		if phase, _ := b.doing.Load().(string); phase != "" {
 			b.display.Handle(progress.Event{Time: time.Now(), Environment: bringup.BenchName, Phase: phase, Waiting: doing})
 		}

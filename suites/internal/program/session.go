@@ -122,6 +122,15 @@ func removeStaleInput(root string) error {
 	return nil
 }
 
+// interrupts are the contexts of a run that says what an interrupt does.
+func (p *program) interrupts(ctx context.Context) (soft, hard context.Context, release func()) {
+	return session.Interrupts(ctx, func(count int) {
+		if count == 1 {
+			fmt.Fprintln(p.errOut, "interrupted: ending the session; once more ends it by force")
+		}
+	})
+}
+
 // start reaps what dead sessions left and has a new one brought up; it returns
 // when all has settled. The caller ends it with stop, also after an error.
 func (p *program) start(ctx context.Context, in *input, keep bool) (*running, error) {

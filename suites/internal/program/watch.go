@@ -50,11 +50,7 @@ func (p *program) watchCommand(ctx context.Context) *cobra.Command {
 
 // watch judges a folder, and again after each save, until it is interrupted.
 func (p *program) watch(ctx context.Context, in *policiesInput) error {
-	soft, hard, release := session.Interrupts(ctx, func(count int) {
-		if count == 1 {
-			fmt.Fprintln(p.errOut, "interrupted: ending the session; once more ends it by force")
-		}
-	})
+	soft, hard, release := p.interrupts(ctx)
 	defer release()
 	if in.dir == "" {
 		in.dir = policiesFolder
