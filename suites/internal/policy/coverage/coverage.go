@@ -122,6 +122,12 @@ func (in Input) row(aspect live.Aspect) []live.Reply {
 	return nil
 }
 
+// answered returns the ID of the first example to which an aspect answers so; empty
+// when it does to none.
+func (in Input) answered(row []live.Reply, answer live.Answer) string {
+	return in.find(func(at int, _ live.Verdict) bool { return at < len(row) && row[at].Answer == answer })
+}
+
 // refuses and admits are what the policy as a whole says.
 func refuses(v live.Verdict) bool { return v.Verdict == example.Fail || v.Verdict == example.Warn }
 func admits(v live.Verdict) bool  { return v.Verdict == example.Pass }
@@ -148,8 +154,7 @@ func (in Input) validations() []Item {
 		passing := in.find(func(_ int, v live.Verdict) bool { return admits(v) })
 		if len(entries) > 1 {
 			row := in.row(live.Aspect{Validation: i, Condition: -1, Constraint: -1})
-			failing = in.find(func(at int, _ live.Verdict) bool { return at < len(row) && row[at].Answer == live.Refusing })
-			passing = in.find(func(at int, _ live.Verdict) bool { return at < len(row) && row[at].Answer == live.Satisfied })
+			failing, passing = in.answered(row, live.Refusing), in.answered(row, live.Satisfied)
 		}
 		fields, _ := entry.(map[string]any)
 		name := fmt.Sprintf("spec.validations[%d]", i)
@@ -178,9 +183,8 @@ func (in Input) conditions() []Item {
 	for i, entry := range list(in.Policy, "matchConditions") {
 		row := in.row(live.Aspect{Validation: -1, Condition: i, Constraint: -1})
 		fields, _ := entry.(map[string]any)
-		holds := in.find(func(at int, _ live.Verdict) bool { return at < len(row) && row[at].Answer == live.Refusing })
-		not := in.find(func(at int, _ live.Verdict) bool { return at < len(row) && row[at].Answer == live.Silent })
-		out = append(out, item("condition", fmt.Sprintf("spec.matchConditions[%d] (%v)", i, fields["name"]), holds, not,
+		out = append(out, item("condition", fmt.Sprintf("spec.matchConditions[%d] (%v)", i, fields["name"]),
+			in.answered(row, live.Refusing), in.answered(row, live.Silent),
 			"it holds for no example", "it holds for every example"))
 	}
 	return out
