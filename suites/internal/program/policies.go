@@ -43,10 +43,6 @@ const (
 	besideName = "cli"
 )
 
-// patience is how long a policy may take to come into force: a generating one was
-// once seen to take a minute on a fresh bench.
-const patience = 2 * time.Minute
-
 // policiesInput are the flags and the argument that say which policies are judged.
 type policiesInput struct {
 	// dir is the folder; empty: what the program ships.
@@ -323,7 +319,7 @@ func (b *bench) open(ctx context.Context) (*live.Bench, error) {
 	if err := b.await(ctx); err != nil {
 		return nil, err
 	}
-	return b.connect(ctx, live.Options{Patience: patience, Progress: func(doing string) {
+	return b.connect(ctx, live.Options{Progress: func(doing string) {
 		if phase, _ := b.doing.Load().(string); phase != "" {
 			b.display.Handle(progress.Event{Time: time.Now(), Environment: bringup.BenchName, Phase: phase, Waiting: doing})
 		}
