@@ -86,12 +86,18 @@ func (u *user) complete(t *testing.T, i inventory) inventory {
 	t.Helper()
 	i.sockets = socketsOf(t, i.processes)
 	for _, name := range list(t, filepath.Join(u.home, "ports")) {
-		lease := filepath.Join(u.home, "ports", name)
-		if holder, err := os.ReadFile(lease); err == nil && strings.TrimSpace(string(holder)) == i.id {
+		if lease := filepath.Join(u.home, "ports", name); i.holdsLease(lease) {
 			i.leases = append(i.leases, lease)
 		}
 	}
 	return i
+}
+
+// holdsLease says whether the lease is the session's: a later one of the same user
+// may get the same ports.
+func (i inventory) holdsLease(path string) bool {
+	holder, err := os.ReadFile(path)
+	return err == nil && strings.TrimSpace(string(holder)) == i.id
 }
 
 // processesOf finds the processes of a session in three ways, for one that lost
@@ -225,9 +231,12 @@ func (i inventory) remains(t *testing.T) string {
 			left = append(left, fmt.Sprintf("a listener at %s port %d", s.ip, s.port))
 		}
 	}
-	for _, file := range append([]string{i.folder}, i.leases...) {
-		if _, err := os.Lstat(file); !os.IsNotExist(err) {
-			left = append(left, file)
+	if _, err := os.Lstat(i.folder); !os.IsNotExist(err) {
+		left = append(left, i.folder)
+	}
+	for _, lease := range i.leases {
+		if i.holdsLease(lease) {
+			left = append(left, lease)
 		}
 	}
 	return strings.Join(left, "; ")
