@@ -25,6 +25,8 @@ type Input struct {
 	View *bringup.View
 	// Attacks are tried, Changes are seen how far they reach.
 	Attacks, Changes []overlay.Overlay
+	// All attacks there are: a policy that none of them names is needless.
+	All []overlay.Overlay
 	// Layers switch off what attacks name, for Depth.
 	Layers []overlay.Overlay
 	// Environments are tried; empty: all of the session.
@@ -152,7 +154,7 @@ func Run(ctx context.Context, in Input) (Result, error) {
 	r.measure(&out)
 	if err == nil && in.Depth {
 		out.Depth, err = r.deepen(ctx, tried)
-		out.Needless = r.needless(in.Attacks)
+		out.Needless = r.needless(in.All)
 	}
 	if err == nil {
 		var found []Verdict

@@ -51,7 +51,7 @@ func (r *runner) commitAll(ctx context.Context, attacks []overlay.Overlay) ([]Ve
 	var out []Verdict
 	for _, round := range rounds(attacks, byFlux) {
 		started := time.Now()
-		found, err := r.narrow(ctx, round, nil, r.commitRound)
+		found, err := r.narrow(ctx, round, r.commitRound)
 		out = append(out, found...)
 		if err != nil {
 			return out, fmt.Errorf("attacks %s: %w", ids(round), err)
@@ -98,51 +98,77 @@ func (r *runner) commitRound(ctx context.Context, attacks []overlay.Overlay) ([]
 		}
 	}
 	attackers := r.attackers(attacks)
-	var stray []string
+	controls, err := controlsOf(attacks)
+	if err != nil {
+		return verdicts, nil, err
+	}
 	started := time.Now()
-	err = r.onStage(ctx, attacks, func(settled stage.Settled) error {
+	stray, err := r.attackThenControl(ctx, attacks, controls, func(settled stage.Settled) ([]string, error) {
 		during, err := r.look(ctx)
 		if err != nil {
-			return err
+			return nil, err
 		}
-		stray = touched(before, during, attackers)
-		stray = append(stray, r.unready(settled, attackers)...)
 		for i := range verdicts {
 			v := &verdicts[i]
 			v.Seconds = time.Since(started).Seconds()
 			if err := r.judge(ctx, v, settled[v.Environment]); err != nil {
-				return err
+				return nil, err
 			}
 		}
-		return nil
+		return append(touched(before, during, attackers), r.unready(settled, attackers)...), nil
+	}, func(settled stage.Settled) {
+		for i := range verdicts {
+			r.accepted(&verdicts[i], settled[verdicts[i].Environment])
+		}
 	})
 	if err != nil {
 		return verdicts, nil, err
 	}
-	var controls []overlay.Overlay
+	after, err := r.look(ctx)
+	return verdicts, append(stray, left(before, after, attackers)...), err
+}
+
+// controlsOf are the controls of attacks, of those that have one.
+func controlsOf(attacks []overlay.Overlay) ([]overlay.Overlay, error) {
+	var out []overlay.Overlay
 	for _, o := range attacks {
 		if o.Attack.Control == nil {
 			continue
 		}
 		control, err := o.Controlled()
 		if err != nil {
-			return verdicts, nil, err
+			return nil, err
 		}
-		controls = append(controls, control)
+		out = append(out, control)
 	}
-	if len(controls) > 0 && !slices.ContainsFunc(verdicts, func(v Verdict) bool { return len(v.Problems) > 0 && len(attacks) == 1 }) {
-		err = r.onStage(ctx, controls, func(settled stage.Settled) error {
-			for i := range verdicts {
-				r.accepted(&verdicts[i], settled[verdicts[i].Environment])
-			}
-			return nil
-		})
-		if err != nil {
-			return verdicts, nil, fmt.Errorf("controls: %w", err)
-		}
+	return out, nil
+}
+
+// attackThenControl lays attacks over the platform and judges them, puts their
+// controls in their place and judges those, and takes everything back.
+func (r *runner) attackThenControl(ctx context.Context, attacks, controls []overlay.Overlay,
+	judge func(stage.Settled) ([]string, error), accept func(stage.Settled),
+) (stray []string, err error) {
+	on := stage.New(r.in.View)
+	defer func() { err = errors.Join(err, on.TakeBack(ctx)) }()
+	if err := on.Lay(ctx, attacks...); err != nil {
+		return nil, err
 	}
-	after, err := r.look(ctx)
-	return verdicts, append(stray, left(before, after, attackers)...), err
+	settled, err := on.Refresh(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if stray, err = judge(settled); err != nil || len(controls) == 0 {
+		return stray, err
+	}
+	if err := on.Swap(ctx, controls...); err != nil {
+		return stray, fmt.Errorf("controls: %w", err)
+	}
+	if settled, err = on.Refresh(ctx); err != nil {
+		return stray, fmt.Errorf("controls: %w", err)
+	}
+	accept(settled)
+	return stray, nil
 }
 
 // onStage lays overlays over the platform, has something done once Flux has

@@ -24,7 +24,7 @@ func (r *runner) judgeAll(ctx context.Context, attacks []overlay.Overlay) ([]Ver
 	var out []Verdict
 	for _, round := range rounds(attacks, seen) {
 		started := time.Now()
-		found, err := r.narrow(ctx, round, nil, r.judgeRound)
+		found, err := r.narrow(ctx, round, r.judgeRound)
 		out = append(out, found...)
 		if err != nil {
 			return out, fmt.Errorf("attacks %s: %w", ids(round), err)

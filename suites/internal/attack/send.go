@@ -39,7 +39,7 @@ func (r *runner) sendAll(ctx context.Context, attacks []overlay.Overlay) ([]Verd
 		return nil, nil
 	}
 	started := time.Now()
-	verdicts, err := r.narrow(ctx, sent, nil, r.sendRound)
+	verdicts, err := r.narrow(ctx, sent, r.sendRound)
 	r.requested += time.Since(started)
 	r.in.Say("%d attacks sent to the API server in %.1f s", len(sent), time.Since(started).Seconds())
 	return verdicts, err
@@ -47,10 +47,9 @@ func (r *runner) sendAll(ctx context.Context, attacks []overlay.Overlay) ([]Verd
 
 // narrow tries attacks together. Where more has changed than they may, they are
 // tried again in halves, until it is known whose doing it is.
-func (r *runner) narrow(ctx context.Context, attacks []overlay.Overlay, before looks,
+func (r *runner) narrow(ctx context.Context, attacks []overlay.Overlay,
 	try func(context.Context, []overlay.Overlay) (verdicts []Verdict, stray []string, err error),
 ) ([]Verdict, error) {
-	_ = before
 	verdicts, stray, err := try(ctx, attacks)
 	if err != nil || len(stray) == 0 {
 		return verdicts, err
@@ -68,7 +67,7 @@ func (r *runner) narrow(ctx context.Context, attacks []overlay.Overlay, before l
 	r.in.Say("%s together: %s", ids(attacks), strings.Join(stray, "; "))
 	var out []Verdict
 	for _, part := range [][]overlay.Overlay{attacks[:len(attacks)/2], attacks[len(attacks)/2:]} {
-		found, err := r.narrow(ctx, part, nil, try)
+		found, err := r.narrow(ctx, part, try)
 		out = append(out, found...)
 		if err != nil {
 			return out, err

@@ -92,6 +92,9 @@ type Attack struct {
 	Why string `json:"why,omitempty"`
 	// Where is the object whose condition Ready carries the refusal of a commit.
 	Where *Where `json:"where,omitempty"`
+	// Then is the object that tells of what stops a commit once the layer is off;
+	// none: Where.
+	Then *Where `json:"then,omitempty"`
 	// Holds is how one sees that it does nothing, where nobody refuses it.
 	Holds []Hold `json:"holds,omitempty"`
 	// Control is the same with one field changed, which must be accepted.
@@ -172,6 +175,9 @@ type Switch struct {
 	Kind string `json:"kind"`
 	// Name is what attacks give as by; empty: all of the layer.
 	Name string `json:"name,omitempty"`
+	// Group is one that whoever attacks is given meanwhile: the overlay switches the
+	// layer off for its members. Empty: for everybody.
+	Group string `json:"group,omitempty"`
 }
 
 // Layer is something that can stop an attack.
@@ -313,8 +319,10 @@ func (o *Overlay) attackProblems() []error {
 			problem("attack.holds[%d].field: %w", i, err)
 		}
 	}
-	if w := a.Where; w != nil && (w.Kind == "" || w.Namespace == "" || w.Name == "") {
-		problem("attack.where needs kind, namespace and name")
+	for name, w := range map[string]*Where{"where": a.Where, "then": a.Then} {
+		if w != nil && (w.Kind == "" || w.Namespace == "" || w.Name == "") {
+			problem("attack.%s needs kind, namespace and name", name)
+		}
 	}
 	switch c := a.Control; {
 	case c == nil && known && layer.Refuses:

@@ -298,7 +298,7 @@ func (p *program) attackAll(ctx context.Context, in *input, r *running, c catalo
 	r.display.Handle(progress.Event{Time: time.Now(), Phase: phase})
 	started := time.Now()
 	result, err := attack.Run(ctx, attack.Input{
-		View: r.view, Attacks: c.of(overlay.AttackRole), Changes: c.of(overlay.ChangeRole), Layers: c.layers,
+		View: r.view, Attacks: c.of(overlay.AttackRole), Changes: c.of(overlay.ChangeRole), Layers: c.layers, All: c.all,
 		Environments: in.Environments, Depth: depth,
 		Judge: func(ctx context.Context, name string, checks, environments []string) ([]check.Outcome, error) {
 			return p.judge(ctx, in, r, name, Selection{Checks: checks, Environments: environments})

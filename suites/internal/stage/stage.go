@@ -59,6 +59,26 @@ func (s *Stage) Lay(ctx context.Context, overlays ...overlay.Overlay) error {
 	return nil
 }
 
+// Swap takes the commits back and lays others in their place, without having Flux
+// look in between.
+func (s *Stage) Swap(ctx context.Context, overlays ...overlay.Overlay) error {
+	if err := s.reset(ctx); err != nil {
+		return err
+	}
+	return s.Lay(ctx, overlays...)
+}
+
+// reset moves the repositories back to where they were.
+func (s *Stage) reset(ctx context.Context) error {
+	var errs []error
+	for name, revision := range s.before {
+		repository, _ := s.view.State.Repository(name)
+		_, err := source.Reset(ctx, repository.Bare, repository.Branch, revision, repository.Tags...)
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
+
 // Committed says whether a commit of an overlay lies on the stage.
 func (s *Stage) Committed() bool { return len(s.before) > 0 }
 
@@ -157,11 +177,7 @@ func (s *Stage) TakeBack(ctx context.Context) error {
 	for _, sent := range slices.Backward(s.sent) {
 		errs = append(errs, overlay.Revert(back, sent.config, sent.objects))
 	}
-	for name, revision := range s.before {
-		repository, _ := s.view.State.Repository(name)
-		_, err := source.Reset(back, repository.Bare, repository.Branch, revision, repository.Tags...)
-		errs = append(errs, err)
-	}
+	errs = append(errs, s.reset(back))
 	if len(s.sent)+len(s.before) > 0 {
 		settled, err := s.refresh(back, changed)
 		if err == nil && !settled.Ready() {
