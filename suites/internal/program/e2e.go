@@ -65,7 +65,7 @@ func (p *program) e2e(ctx context.Context, in *input) error {
 func (p *program) judgeAll(ctx context.Context, in *input, r *running, report *check.Report, summary *check.SummaryInput) error {
 	selection := Selection{Checks: in.checks, Environments: in.Environments, Tenants: in.Tenants}
 	summary.Plan = p.suite.Plan(r.view, selection)
-	summary.Waivers = waivers(r.view.Config.Waivers)
+	summary.Waivers = waivers(r.view.Config.Waivers, func(id string) bool { return !ofAttacks(id) })
 	const phase = "checks"
 	r.display.Handle(progress.Event{Time: time.Now(), Phase: phase})
 	outcomes, err := p.judge(ctx, in, r, "run", selection)
@@ -78,10 +78,13 @@ func (p *program) judgeAll(ctx context.Context, in *input, r *running, report *c
 	return err
 }
 
-// waivers are those of CONFIG in the form of the checks.
-func waivers(list []platform.Waiver) []check.Waiver {
+// waivers are those of CONFIG for the checks of a run, in the form of the checks.
+func waivers(list []platform.Waiver, judged func(id string) bool) []check.Waiver {
 	var out []check.Waiver
 	for _, w := range list {
+		if !judged(w.Check) {
+			continue
+		}
 		out = append(out, check.Waiver{
 			Check: w.Check, Environment: w.Environment, Tenant: w.Tenant, Reason: w.Reason, Expires: check.DateOf(w.Expires),
 		})

@@ -68,7 +68,7 @@ func (p *program) prove(ctx context.Context, in *input, chosen []string) error {
 }
 
 func (p *program) faults(chosen []string) ([]overlay.Overlay, error) {
-	all, err := overlay.Load(p.assets, faultsFolder)
+	all, err := overlay.Load(p.assets, faultsFolder, overlay.Fault)
 	if err != nil {
 		return nil, err
 	}

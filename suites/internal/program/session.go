@@ -40,8 +40,8 @@ type running struct {
 }
 
 // prepare makes the input's paths absolute and refuses what can be refused
-// before anything is started.
-func (p *program) prepare(ctx context.Context, in *input) error {
+// before anything is started; examine may refuse more.
+func (p *program) prepare(ctx context.Context, in *input, examine ...func(bringup.Input) error) error {
 	for _, path := range []*string{&in.Platform, &in.Developer, &in.Config, &in.artifacts} {
 		if *path == "" {
 			continue
@@ -77,6 +77,11 @@ func (p *program) prepare(ctx context.Context, in *input) error {
 	read, err := bringup.Read(ctx, p.assets, in.Options, dir)
 	_, unknown := p.suite.Registry.Select(in.checks)
 	wrong := errors.Join(unknown, err)
+	for _, look := range examine {
+		if err == nil {
+			wrong = errors.Join(wrong, look(read))
+		}
+	}
 	if err := os.RemoveAll(dir); err != nil {
 		return errors.Join(wrong, fmt.Errorf("read the input: %w", err))
 	}
