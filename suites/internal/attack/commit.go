@@ -150,7 +150,15 @@ func (r *runner) attackThenControl(ctx context.Context, attacks, controls []over
 	judge func(stage.Settled) ([]string, error), accept func(stage.Settled),
 ) (stray []string, err error) {
 	on := stage.New(r.in.View)
-	defer func() { err = errors.Join(err, on.TakeBack(ctx)) }()
+	started := time.Now()
+	var judged, accepted time.Time
+	defer func() {
+		back := time.Now()
+		if err = errors.Join(err, on.TakeBack(ctx)); err == nil {
+			r.in.Say("  %.0f s until Flux had settled, %.0f s for the controls, %.0f s to take back",
+				judged.Sub(started).Seconds(), max(0, accepted.Sub(judged).Seconds()), time.Since(back).Seconds())
+		}
+	}()
 	if err := on.Lay(ctx, attacks...); err != nil {
 		return nil, err
 	}
@@ -158,6 +166,7 @@ func (r *runner) attackThenControl(ctx context.Context, attacks, controls []over
 	if err != nil {
 		return nil, err
 	}
+	judged = time.Now()
 	if stray, err = judge(settled); err != nil || len(controls) == 0 {
 		return stray, err
 	}
@@ -167,6 +176,7 @@ func (r *runner) attackThenControl(ctx context.Context, attacks, controls []over
 	if settled, err = on.Refresh(ctx); err != nil {
 		return stray, fmt.Errorf("controls: %w", err)
 	}
+	accepted = time.Now()
 	accept(settled)
 	return stray, nil
 }

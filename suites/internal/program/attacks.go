@@ -3,6 +3,7 @@ package program
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -312,7 +313,12 @@ func (p *program) attackAll(ctx context.Context, in *input, r *running, c catalo
 	if table := p.attackTable(result, time.Since(started)); table != nil {
 		return errors.Join(err, table)
 	}
-	return err
+	if !depth {
+		return err
+	}
+	attachment, encoding := depthAttachment(result)
+	report.Attach(attachment)
+	return errors.Join(err, encoding)
 }
 
 // attackPlan is what a run owes: each attack and change in each environment that it
@@ -350,24 +356,34 @@ func (p *program) attackTable(result attack.Result, took time.Duration) error {
 	}
 	fmt.Fprintf(p.out, "\n%d attacks and changes in %.0f s; %d requests, %.0f a second, p99 %d ms\n",
 		len(result.Verdicts), took.Seconds(), result.Requests, result.PerSecond, result.P99.Milliseconds())
-	return p.depthTable(result)
+	return nil
 }
 
-// depthTable writes what attacks meet once a layer is off.
-func (p *program) depthTable(result attack.Result) error {
-	if len(result.Depth) == 0 && len(result.Needless) == 0 {
-		return nil
+// depthAttachment is what attacks meet once a layer is off, for machines and as a
+// table for people.
+func depthAttachment(result attack.Result) (check.Attachment, error) {
+	content, err := json.Marshal(struct {
+		Depth    []attack.Deep `json:"depth"`
+		Needless []string      `json:"needless"`
+	}{slices.Concat([]attack.Deep{}, result.Depth), slices.Concat([]string{}, result.Needless)})
+	if err != nil {
+		return check.Attachment{}, fmt.Errorf("encode what attacks meet: %w", err)
 	}
-	table := tabwriter.NewWriter(p.out, 0, 0, 2, ' ', 0)
-	fmt.Fprintf(table, "\nSWITCHED OFF\tATTACK\tENVIRONMENT\tWHAT CATCHES IT NEXT\n")
+	var text strings.Builder
+	table := tabwriter.NewWriter(&text, 0, 0, 2, ' ', 0)
+	fmt.Fprintf(table, "SWITCHED OFF\tATTACK\tENVIRONMENT\tWHAT CATCHES IT NEXT\n")
 	for _, d := range result.Depth {
-		fmt.Fprintf(table, "%s\t%s\t%s\t%s\n", d.Off, d.Attack, d.Environment, cmp.Or(d.Next, "NOTHING"))
+		next := cmp.Or(d.Next, "NOTHING")
+		if d.Still {
+			next += " (what was switched off stops it still)"
+		}
+		fmt.Fprintf(table, "%s\t%s\t%s\t%s\n", d.Off, d.Attack, d.Environment, next)
 	}
 	if err := table.Flush(); err != nil {
-		return err
+		return check.Attachment{}, err
 	}
 	for _, name := range result.Needless {
-		fmt.Fprintf(p.out, "no attack needs %s\n", name)
+		fmt.Fprintf(&text, "no attack needs %s\n", name)
 	}
-	return nil
+	return check.Attachment{Name: "depth", Content: content, Text: text.String()}, nil
 }
