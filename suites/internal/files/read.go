@@ -76,8 +76,8 @@ func (r *repository) has(name string) bool { return r.byName[name] != nil }
 type reading struct {
 	platform     *platform.Platform
 	repositories []*repository
-	// partial says that something that is built could not be: what it would read is
-	// not known.
+	// partial says that something could not be built: what of its artifact it would
+	// read is not known.
 	partial bool
 }
 
@@ -121,7 +121,7 @@ func readAll(ctx context.Context, p *platform.Platform) (*reading, error) {
 				built[k.Source.Folder] = true
 			}
 			files, whole := k.Reads()
-			out.partial = out.partial || !whole
+			out.partial = out.partial || !whole && len(files) > 0
 			for _, f := range files {
 				read[place{f.Folder, f.File}] = true
 			}

@@ -208,7 +208,7 @@ func valuesOnly(r *reading) verdict {
 func forgotten(r *reading) verdict {
 	var v verdict
 	if r.partial {
-		v.note = "what cannot be built, or has no local answer, may read files that nothing else does: its artifact counts as read"
+		v.note = "what cannot be built may read files that nothing else does: its artifact counts as read"
 	}
 	tenants := r.platform.TenantNames()
 	for _, repository := range r.repositories {
