@@ -63,6 +63,9 @@ type repository struct {
 	own bool
 	// root says that it is the platform's.
 	root bool
+	// unknown says that something that draws on it could not even be put together:
+	// which files it would read is not known.
+	unknown bool
 	// values says that it is only ever included, so that it brings values and no
 	// builds.
 	values bool
@@ -114,13 +117,16 @@ func readAll(ctx context.Context, p *platform.Platform) (*reading, error) {
 	type place struct{ folder, file string }
 	read := map[place]bool{}
 	drawn, built := map[string]bool{}, map[string]bool{}
-	included := map[string]bool{}
+	included, unknown := map[string]bool{}, map[string]bool{}
 	for _, e := range p.Environments {
 		for _, k := range e.Kustomizations {
 			if k.Source != nil {
 				built[k.Source.Folder] = true
 			}
 			files, whole := k.Reads()
+			if !whole && len(files) == 0 {
+				unread(k.Source, unknown)
+			}
 			out.partial = out.partial || !whole && len(files) > 0
 			for _, f := range files {
 				read[place{f.Folder, f.File}] = true
@@ -143,7 +149,7 @@ func readAll(ctx context.Context, p *platform.Platform) (*reading, error) {
 	group.SetLimit(runtime.GOMAXPROCS(0))
 	for i, known := range p.Repositories() {
 		r := &repository{
-			Repository: known, root: i == 0, own: i == 0 || drawn[known.Folder],
+			Repository: known, root: i == 0, own: i == 0 || drawn[known.Folder], unknown: unknown[known.Folder],
 			values: included[known.Folder] && !built[known.Folder], byName: map[string]*file{},
 		}
 		out.repositories = append(out.repositories, r)
@@ -164,6 +170,18 @@ func readAll(ctx context.Context, p *platform.Platform) (*reading, error) {
 		}
 	}
 	return out, group.Wait()
+}
+
+// unread notes the folders of a source whose artifact is not known, and of what it
+// includes.
+func unread(s *platform.Source, folders map[string]bool) {
+	if s == nil || s.Folder == "" || folders[s.Folder] {
+		return
+	}
+	folders[s.Folder] = true
+	for _, include := range s.Include {
+		unread(include.Source, folders)
+	}
 }
 
 // load reads a file, and its documents.
@@ -299,4 +317,3 @@ func places(list []string) string {
 	}
 	return strings.Join(list, ", ")
 }
-

@@ -208,10 +208,14 @@ func valuesOnly(r *reading) verdict {
 func forgotten(r *reading) verdict {
 	var v verdict
 	if r.partial {
-		v.note = "what cannot be built may read files that nothing else does: its artifact counts as read"
+		v.unknown = "what cannot be built may read files that nothing else does: its artifact counts as read"
 	}
 	tenants := r.platform.TenantNames()
 	for _, repository := range r.repositories {
+		if repository.unknown {
+			v.unknown = "what draws on " + repository.URL + " cannot be put together, as FILE-014 says: which of its files nothing reads is not known"
+			continue
+		}
 		for _, f := range repository.files {
 			switch {
 			case f.read || !f.structured() || f.template():
@@ -235,6 +239,7 @@ func forgottenValue(v *verdict, f *file, tenants []string) {
 	case isSchema:
 		v.add(f.at(0), "is the schema of %s, and there is no such tenant%s", name, check.DidYouMean(name, tenants))
 	case !platform.IsYAML(f.name), strings.HasPrefix(f.name, "."): // settings of tools
+	case platform.IsKustomization(f.name): // FILE-019 says what is wrong with it
 	default:
 		v.add(f.at(0), "is read in no environment%s", meant(f.name, tenants))
 	}
@@ -287,4 +292,3 @@ func ofValue(v *verdict, at platform.Origin, err error) {
 		v.add(at, "%s", line)
 	}
 }
-
