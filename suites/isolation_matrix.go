@@ -204,9 +204,8 @@ func (s *survey) tenantNamespaces() []string {
 }
 
 // identities are the tenants' reconcilers and workloads' accounts, all other
-// accounts in the tenants' namespaces but the platform's own, and the groups of
-// developers: those of CONFIG, and those that a binding there names and no file
-// of the platform does.
+// accounts in the tenants' namespaces but the platform's own, and people: the groups
+// of developers in CONFIG, and whom a binding there names.
 func (s *survey) identities(ctx context.Context) error {
 	type account struct{ namespace, name string }
 	found := map[account]*state.Identity{}
@@ -282,23 +281,26 @@ func (s *survey) identities(ctx context.Context) error {
 	if len(groups) == 0 {
 		groups = []string{"developers"}
 	}
-	declared, err := declaredRBAC(s.env)
-	if err != nil {
-		return err
-	}
-	known := declared.BoundGroups(s.tenantNamespaces()...)
-	for _, group := range s.in.Live.BoundGroups(s.tenantNamespaces()...) {
-		if !slices.Contains(known, group) && !slices.Contains(groups, group) {
-			groups = append(slices.Clone(groups), group)
+	users, bound := s.in.Live.Bound(s.tenantNamespaces()...)
+	groups = append(slices.Clone(groups), bound...)
+	slices.Sort(groups)
+	person := func(name, user, group string) {
+		if !slices.Contains(s.env.view.Config.Operators, cmp.Or(group, user)) {
+			s.in.Identities = append(s.in.Identities, state.Identity{
+				Name: name, Role: "developers", User: user, Groups: append(slices.DeleteFunc([]string{group}, isEmpty), "system:authenticated"), Tenants: []string{},
+			})
 		}
 	}
-	for _, group := range groups {
-		s.in.Identities = append(s.in.Identities, state.Identity{
-			Name: "group " + group, Role: "developers", User: developer, Groups: []string{group, "system:authenticated"}, Tenants: []string{},
-		})
+	for _, group := range slices.Compact(groups) {
+		person("group "+group, developer, group)
+	}
+	for _, user := range users {
+		person("user "+user, user, "")
 	}
 	return nil
 }
+
+func isEmpty(s string) bool { return s == "" }
 
 // names finds an object of each kind that somebody has in a place; one that its
 // tenant declares before all others.
@@ -403,7 +405,7 @@ func (s *survey) rights() error {
 				s.problems = append(s.problems, fmt.Sprintf("%s: the server does not know its kind: %s", object, err))
 				continue
 			}
-			reason := fmt.Sprintf("a Kustomization reads, applies and removes the objects that it renders (%s)", mapping.Resource.GroupResource())
+			const reason = "a Kustomization reads an object before it applies or removes it"
 			verbs := []string{"get", "create", "patch"}
 			if object.Owner.Spec.Prune {
 				verbs = append(verbs, "delete")

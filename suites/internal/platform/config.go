@@ -58,6 +58,7 @@ const (
 //	- {image: acme/*, path: "/files/{file}"}
 //	ingress: {public: "edge/gateway:80"}      # the Service behind an IngressClass
 //	developers: [your-org:developers]   # the groups of developers, without rights in a cluster
+//	operators: [your-org:platform]       # groups and users of the platform's own people
 //	residuals:                     # rights of tenants' identities that the layout does not tell
 //	- {identity: reconciler, verbs: [list], resource: events, reason: "…"}
 //	strict: false
@@ -90,6 +91,9 @@ type Config struct {
 	Ingress map[string]string
 	// Developers are the groups that developer teams are in.
 	Developers []string
+	// Operators are groups and users that are not held to have no rights: the
+	// platform's own people.
+	Operators []string
 	// Residuals are rights that tenants' identities have for a reason that the
 	// layout does not tell.
 	Residuals []Residual
@@ -437,6 +441,7 @@ func (r *configReader) config(node *yaml.Node, c *Config) {
 		"serves":       func(n *yaml.Node, key string) { r.serves(n, key, c) },
 		"ingress":      r.table(&c.Ingress, r.service),
 		"developers":   r.texts(&c.Developers),
+		"operators":    r.texts(&c.Operators),
 		"residuals":    func(n *yaml.Node, key string) { r.residuals(n, key, c) },
 		"strict":       r.boolean(&c.Strict),
 	})

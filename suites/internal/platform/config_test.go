@@ -43,6 +43,7 @@ nodeImage: 127.0.0.1:5000/kindest/node:v1.36.4
 serves: [{image: acme/*, path: "/files/{file}"}, {image: tools, path: "/{file}", names: true}]
 ingress: {public: "edge/gateway:80"}
 developers: [acme:developers]
+operators: [acme:platform]
 residuals:
 - {identity: reconciler, verbs: [list, watch], resource: deployments.apps, reason: its own controller watches}
 strict: true
@@ -75,9 +76,10 @@ strict: true
 		Serves:     []Serves{{Image: "acme/*", Path: "/files/{file}"}, {Image: "tools", Path: "/{file}", Names: true}},
 		Ingress:    map[string]string{"public": "edge/gateway:80"},
 		Developers: []string{"acme:developers"},
+		Operators:  []string{"acme:platform"},
 		Residuals: []Residual{{
 			Identity: "reconciler", Group: "apps", Resource: "deployments", Verbs: []string{"list", "watch"},
-			Reason: "its own controller watches", Line: 27,
+			Reason: "its own controller watches", Line: 28,
 		}},
 		Strict: true,
 	}))
@@ -110,7 +112,7 @@ tenants: [a, a, null]
 	g.Expect(err).To(HaveOccurred())
 	file := filepath.Join(dir, "config.yaml")
 	g.Expect(err.Error()).To(Equal(file + `:1: apiVersion: conformance.flux-platform/v1alpha1 is wanted, this is "conformance.flux-platform/v2"
-` + file + `:3: unknown key "platfrom"; is platform meant? (known are apiVersion, components, developers, environments, ingress, kind, nodeImage, objects, platform, registries, residuals, serves, sources, strict, tenants, timeouts, waivers)
+` + file + `:3: unknown key "platfrom"; is platform meant? (known are apiVersion, components, developers, environments, ingress, kind, nodeImage, objects, operators, platform, registries, residuals, serves, sources, strict, tenants, timeouts, waivers)
 ` + file + `:5: sources[0]: nothing answers for https://example.com/a: one of path, charts, module and upstream is wanted
 ` + file + `:6: sources[1]: https://example.com/a.git is answered twice, first on line 5
 ` + file + `:6: sources[1]: path and upstream exclude each other; exactly one is wanted

@@ -21,7 +21,7 @@ const (
 const mostColumns = 8
 
 // tally counts the cells of one identity and one owner.
-type tally struct{ needed, residual, guarded, admitted, may, mayNot, unknown int }
+type tally struct{ needed, residual, guarded, untried, unanswered, may, mayNot, unknown int }
 
 // mark is a part of a heat map's cell.
 type mark struct {
@@ -35,8 +35,9 @@ func (t tally) marks() []mark {
 		{t.needed, "", calm},
 		{t.residual, "r", warm},
 		{t.guarded, "p", warm},
+		{t.untried, "o", warm},
 		{t.unknown, "?", warm},
-		{t.admitted, "A", alarm},
+		{t.unanswered, "x", alarm},
 		{t.may, "!", alarm},
 		{t.mayNot, "-", alarm},
 	}
@@ -45,7 +46,8 @@ func (t tally) marks() []mark {
 // HeatMap is the matrix for a person: who may do how much to whose objects, and
 // why what is more than needed is there. With colour it is painted for a terminal.
 func (m *Matrix) HeatMap(colour bool) string {
-	columns := m.victims
+	columns := slices.DeleteFunc(slices.Clone(m.victims), func(victim string) bool { return victim == OfPlatform })
+	columns = append(columns, OfPlatform)
 	column := func(_ Identity, victim string) string { return victim }
 	if len(m.victims) > mostColumns {
 		columns = []string{"its own", "other tenants", OfPlatform}
@@ -81,11 +83,13 @@ func (m *Matrix) HeatMap(colour bool) string {
 			t.may++
 		case mayNot:
 			t.mayNot++
-		case !allowed:
+		case !allowed && c.Problem == "":
 		case c.Problem != "":
-			t.admitted++
+			t.unanswered++
 		case c.Expected == Needed:
 			t.needed++
+		case c.Expected == Guarded && c.RefusedBy == "":
+			t.untried++
 		case c.Expected == Guarded:
 			t.guarded++
 		case c.Expected == Unknown:
@@ -154,7 +158,8 @@ func (m *Matrix) HeatMap(colour bool) string {
 	}
 	out.WriteString("\nHow much each identity (rows) may do to what is whose (columns): " + paint(calm, "N") + " needed, " +
 		paint(warm, "Nr") + " residual, for the reasons below, " + paint(warm, "Np") + " allowed by RBAC and refused by a policy, " +
-		paint(warm, "N?") + " not judged, " + paint(alarm, "NA") + " not answered as it must be, " +
+		paint(warm, "No") + " allowed by RBAC, with no object there to try it on, " + paint(warm, "N?") + " not judged, " +
+		paint(alarm, "Nx") + " tried and not answered as it must be, " +
 		paint(alarm, "N!") + " allowed by surprise, " + paint(alarm, "N-") + " needed and not allowed, · nothing.\n")
 	for _, reason := range slices.Sorted(maps.Keys(reasons)) {
 		out.WriteString("residual: " + verbsOf(reasons[reason]) + ": " + reason + "\n")

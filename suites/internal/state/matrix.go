@@ -263,9 +263,15 @@ func NewMatrix(in MatrixInput) (*Matrix, error) {
 	}
 	defaults := in.Live.Defaults()
 	for i, identity := range in.Identities {
+		beside := map[string]bool{}
+		for _, p := range in.Places {
+			if _, known := beside[p.Victim]; !known {
+				beside[p.Victim] = near(in, identity, p.Victim)
+			}
+		}
 		m.grants = append(m.grants, in.Live.GrantsTo(identity.User, identity.Groups))
 		given := defaults.GrantsTo(identity.User, identity.Groups)
-		same := alike(in.Listed[i], in.Places)
+		same := alike(in.Listed[i])
 		extra := ruleNames(in.Listed[i])
 		add := func(a Action, p Place, name string, turn int) {
 			c := Cell{Identity: i, Action: a, Place: p, Name: name, request: -1}
@@ -275,8 +281,9 @@ func NewMatrix(in MatrixInput) (*Matrix, error) {
 				q.Name = ""
 			}
 			// Where rules name no object, whose it is makes no difference to them; nor
-			// does the namespace, where the rules are the same.
-			if list := same[p.Namespace]; a.Namespaced && !p.Shared && len(list) > 0 {
+			// does the namespace, where the rules are the same. What tenants have side by
+			// side is asked for by name all the same.
+			if list := same[p.Namespace]; len(list) > 0 && (!p.Shared || q.Name == "") {
 				q.Namespace, q.Name = list[turn%len(list)], ""
 			}
 			at, ok := m.asked[q]
@@ -293,7 +300,11 @@ func NewMatrix(in MatrixInput) (*Matrix, error) {
 				if a.Namespaced != (p.Namespace != "") {
 					continue
 				}
-				add(a, p, in.Names[Named{p.Namespace, p.Victim, a.Group, a.Resource}], turn)
+				name := in.Names[Named{p.Namespace, p.Victim, a.Group, a.Resource}]
+				if len(same[p.Namespace]) > 0 && !beside[p.Victim] {
+					name = ""
+				}
+				add(a, p, name, turn)
 				m.Regular++
 			}
 		}
@@ -333,17 +344,16 @@ func mainPlaces(places []Place) []Place {
 }
 
 // alike maps each namespace in which the server lists the identity's rights
-// completely, and by no object's name, to all those where they are the same.
-func alike(listed map[string]Listed, places []Place) map[string][]string {
-	shared := map[string]bool{}
-	for _, p := range places {
-		shared[p.Namespace] = p.Shared
-	}
+// completely, and by no object's name, to all those where they are the same; and
+// the cluster's scope to itself, where no list names an object.
+func alike(listed map[string]Listed) map[string][]string {
 	class := map[string][]string{}
+	out := map[string][]string{"": {""}}
 	for _, namespace := range slices.Sorted(maps.Keys(listed)) {
 		l := listed[namespace]
 		byName := slices.ContainsFunc(l.Rules, func(r rbacv1.PolicyRule) bool { return len(r.ResourceNames) > 0 })
-		if !l.Complete || byName || shared[namespace] {
+		if !l.Complete || byName {
+			delete(out, "")
 			continue
 		}
 		var rules []string
@@ -354,13 +364,34 @@ func alike(listed map[string]Listed, places []Place) map[string][]string {
 		text := strings.Join(rules, "\n")
 		class[text] = append(class[text], namespace)
 	}
-	out := map[string][]string{}
 	for _, namespaces := range class {
 		for _, namespace := range namespaces {
 			out[namespace] = namespaces
 		}
 	}
 	return out
+}
+
+// near says whether an owner is the platform, the identity's tenant, or one of the
+// two beside it by name: names that begin alike are the ones that a rule takes for
+// each other. Objects of the others are not asked for by name.
+func near(in MatrixInput, identity Identity, victim string) bool {
+	if victim == OfPlatform || slices.Contains(identity.Tenants, victim) {
+		return true
+	}
+	var tenants []string
+	for _, p := range in.Places {
+		if p.Namespace == "" && p.Victim != OfPlatform {
+			tenants = append(tenants, p.Victim)
+		}
+	}
+	sort.Strings(tenants)
+	own := 0
+	if len(identity.Tenants) > 0 {
+		own = slices.Index(tenants, identity.Tenants[0])
+	}
+	distance := (slices.Index(tenants, victim) - own + len(tenants)) % len(tenants)
+	return distance <= 1 || distance == len(tenants)-1
 }
 
 // ruleNames are the objects that an identity's rules name, by namespace and kind; the

@@ -125,22 +125,26 @@ func (r RBAC) GrantsTo(user string, groups []string) []Grant {
 	return out
 }
 
-// BoundGroups are the groups that bindings in these namespaces name, but for those
-// of the system's own, sorted.
-func (r RBAC) BoundGroups(namespaces ...string) []string {
-	var out []string
+// Bound are the users and groups that bindings in these namespaces name, but for
+// the system's own, sorted.
+func (r RBAC) Bound(namespaces ...string) (users, groups []string) {
 	for _, b := range r.RoleBindings {
 		if !slices.Contains(namespaces, b.Namespace) {
 			continue
 		}
 		for _, s := range b.Subjects {
-			if s.Kind == rbacv1.GroupKind && !strings.HasPrefix(s.Name, "system:") {
-				out = append(out, s.Name)
+			switch {
+			case strings.HasPrefix(s.Name, "system:"):
+			case s.Kind == rbacv1.GroupKind:
+				groups = append(groups, s.Name)
+			case s.Kind == rbacv1.UserKind:
+				users = append(users, s.Name)
 			}
 		}
 	}
-	sort.Strings(out)
-	return slices.Compact(out)
+	sort.Strings(users)
+	sort.Strings(groups)
+	return slices.Compact(users), slices.Compact(groups)
 }
 
 func bound(subjects []rbacv1.Subject, user string, groups []string, binding string) bool {
