@@ -42,6 +42,12 @@ type running struct {
 // prepare makes the input's paths absolute and refuses what can be refused
 // before anything is started.
 func (p *program) prepare(ctx context.Context, in *input) error {
+	return p.readInput(ctx, in, nil)
+}
+
+// readInput does the same, and hands what was read to use, which may be nil,
+// while the files that the program ships are laid out.
+func (p *program) readInput(ctx context.Context, in *input, use func(bringup.Input) error) error {
 	for _, path := range []*string{&in.Platform, &in.Developer, &in.Config, &in.artifacts} {
 		if *path == "" {
 			continue
@@ -77,6 +83,10 @@ func (p *program) prepare(ctx context.Context, in *input) error {
 	read, err := bringup.Read(ctx, p.assets, in.Options, dir)
 	_, unknown := p.suite.Registry.Select(in.checks)
 	wrong := errors.Join(unknown, err)
+	var used error
+	if wrong == nil && use != nil {
+		used = use(read)
+	}
 	if err := os.RemoveAll(dir); err != nil {
 		return errors.Join(wrong, fmt.Errorf("read the input: %w", err))
 	}
@@ -85,6 +95,9 @@ func (p *program) prepare(ctx context.Context, in *input) error {
 	}
 	if wrong != nil {
 		return invalid{wrong}
+	}
+	if used != nil {
+		return used
 	}
 	var broken []error
 	for _, problem := range read.Platform.Problems {

@@ -111,7 +111,7 @@ func (m OwnershipMap) String() string {
 		ways := sortedKeys(by)
 		slices.SortStableFunc(ways, func(a, b string) int { return cmp.Compare(b2i(a == "follow them"), b2i(b == "follow them")) })
 		for _, how := range ways {
-			fmt.Fprintf(&out, "%*s  %d %s: %s\n", width, "", by[how], how, tally(kinds[how]))
+			fmt.Fprintf(&out, "%*s  %d %s: %s\n", width, "", by[how], how, kindsCounted(kinds[how]))
 		}
 		if group.Owner != OwnerPlatform && group.Owner != OwnerKubernetes && len(uses) > 0 {
 			fmt.Fprintf(&out, "%*s  they name %s\n", width, "", strings.Join(sortedKeys(uses), ", "))
@@ -127,8 +127,8 @@ func b2i(b bool) int {
 	return 0
 }
 
-// tally is for example «ConfigMap, Pod 2».
-func tally(kinds map[string]int) string {
+// kindsCounted is for example «ConfigMap, Pod 2».
+func kindsCounted(kinds map[string]int) string {
 	var out []string
 	for _, kind := range sortedKeys(kinds) {
 		if kinds[kind] == 1 {
