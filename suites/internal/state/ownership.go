@@ -71,6 +71,9 @@ func (o Ownership) String() string {
 	return text
 }
 
+// UID is that of the object.
+func (o Ownership) UID() types.UID { return o.object.GetUID() }
+
 func called(kind, namespace, name string) string {
 	if namespace == "" {
 		return kind + " " + name
