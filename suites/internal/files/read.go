@@ -79,6 +79,8 @@ func (r *repository) has(name string) bool { return r.byName[name] != nil }
 type reading struct {
 	platform     *platform.Platform
 	repositories []*repository
+	// production names the environments that are production; empty: see isProduction.
+	production []string
 	// partial says that something could not be built: what of its artifact it would
 	// read is not known.
 	partial bool
@@ -112,8 +114,8 @@ func (r *reading) at(place platform.Origin) *file {
 }
 
 // readAll reads what is judged of each repository.
-func readAll(ctx context.Context, p *platform.Platform) (*reading, error) {
-	out := &reading{platform: p}
+func readAll(ctx context.Context, p *platform.Platform, production []string) (*reading, error) {
+	out := &reading{platform: p, production: production}
 	type place struct{ folder, file string }
 	read := map[place]bool{}
 	drawn, built := map[string]bool{}, map[string]bool{}

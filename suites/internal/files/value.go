@@ -19,7 +19,7 @@ var valueRules = []rule{
 	{Check: check.Check{
 		ID:        "FILE-005",
 		Title:     "what the tenant is built from is its own, and of its environment",
-		Why:       "one path mistyped gives a service the values of another tenant, or production those of dev, and every cluster accepts them",
+		Why:       "one path mistyped gives a service the values of another tenant, or production those of a trial, and every cluster accepts them",
 		Remedy:    "mend the path, or spec.include of the tenant's GitRepository, so that it names the tenant's and the environment's own folder",
 		Reference: "https://fluxcd.io/flux/components/source/gitrepositories/#include",
 	}, ofTenant: ownFiles},
