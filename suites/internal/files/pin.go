@@ -70,10 +70,9 @@ func pins(r *reading, e *platform.Environment) verdict {
 		v.note = "not production: branches, ranges and partial versions are accepted"
 	}
 	for _, s := range e.Sources {
-		if !(s.GetKind() == sourcev1.GitRepositoryKind && platform.SameRepository(s.URL, r.platform.URL)) {
-			if problem := unpinned(s, strict); problem != "" {
-				v.add(s.Origin, "%s in environment %s: %s", s.Object, e.Name, problem)
-			}
+		own := s.GetKind() == sourcev1.GitRepositoryKind && platform.SameRepository(s.URL, r.platform.URL)
+		if problem := unpinned(s, strict); problem != "" && !own {
+			v.add(s.Origin, "%s in environment %s: %s", s.Object, e.Name, problem)
 		}
 		if s.GetKind() == sourcev1.HelmRepositoryKind {
 			for _, c := range s.Charts {

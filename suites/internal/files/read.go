@@ -9,7 +9,6 @@ import (
 	"os"
 	"path"
 	"runtime"
-	"slices"
 	"strings"
 	"unicode/utf8"
 
@@ -308,14 +307,4 @@ func manifests(root *yaml.Node) []*yaml.Node {
 		return out
 	}
 	return []*yaml.Node{root}
-}
-
-// places renders where several things are, a few of them when there are many.
-func places(list []string) string {
-	const most = 3
-	list = slices.Compact(slices.Sorted(slices.Values(list)))
-	if len(list) > most {
-		return fmt.Sprintf("%s and %d more", strings.Join(list[:most], ", "), len(list)-most)
-	}
-	return strings.Join(list, ", ")
 }

@@ -248,8 +248,8 @@ func forgottenValue(v *verdict, f *file, tenants []string) {
 // meant suggests the tenant whose name a folder nearly has.
 func meant(name string, tenants []string) string {
 	for _, folder := range strings.Split(path.Dir(name), "/") {
-		if hint := check.DidYouMean(folder, tenants); hint != "" && !slices.Contains(tenants, folder) {
-			return hint
+		if len(check.Nearest(folder, tenants)) > 0 && !slices.Contains(tenants, folder) {
+			return check.DidYouMean(folder, tenants)
 		}
 	}
 	return ""
