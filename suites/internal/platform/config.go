@@ -58,6 +58,10 @@ const (
 //	serves:                        # where services answer with their files
 //	- {image: acme/*, path: "/files/{file}"}
 //	ingress: {public: "edge/gateway:80"}      # the Service behind an IngressClass
+//	developers: [your-org:developers]   # the groups of developers, without rights in a cluster
+//	operators: [your-org:platform]       # groups and users of the platform's own people
+//	residuals:                     # rights of tenants' identities that the layout does not tell
+//	- {identity: reconciler, verbs: [list], resource: events, reason: "…"}
 //	strict: false
 //
 // Paths are relative to the file. Unknown keys, anchors and aliases are refused.
@@ -89,6 +93,14 @@ type Config struct {
 	// Ingress maps an IngressClass to the Service of its controller, as
 	// NAMESPACE/NAME:PORT, where the class itself does not tell.
 	Ingress map[string]string
+	// Developers are the groups that developer teams are in.
+	Developers []string
+	// Operators are groups and users that are not held to have no rights: the
+	// platform's own people.
+	Operators []string
+	// Residuals are rights that tenants' identities have for a reason that the
+	// layout does not tell.
+	Residuals []Residual
 	// Strict fails a run for what is otherwise only listed.
 	Strict bool
 }
@@ -433,6 +445,9 @@ func (r *configReader) config(node *yaml.Node, c *Config) {
 		"nodeImage":    r.image(&c.NodeImage),
 		"serves":       func(n *yaml.Node, key string) { r.serves(n, key, c) },
 		"ingress":      r.table(&c.Ingress, r.service),
+		"developers":   r.texts(&c.Developers),
+		"operators":    r.texts(&c.Operators),
+		"residuals":    func(n *yaml.Node, key string) { r.residuals(n, key, c) },
 		"strict":       r.boolean(&c.Strict),
 	})
 	if version != ConfigVersion && node.Kind == yaml.MappingNode {
