@@ -518,16 +518,17 @@ func (b *Bench) within(ctx context.Context, patience time.Duration, so func(cont
 // remove takes all copies of a trial away.
 func (t *trial) remove(ctx context.Context, b *Bench) {
 	var problems []error
-	if t.requests != nil {
-		made := canaryObject("ConfigMap", nil)
-		made.SetName(generatedCanary(t.name))
-		made.SetNamespace(t.canary.GetNamespace())
-		problems = append(problems, b.gone(ctx, t.canary), b.gone(ctx, made), b.forget(ctx, t))
-	}
 	for _, part := range t.parts() {
 		for _, object := range part.objects {
 			problems = append(problems, b.gone(ctx, object))
 		}
+	}
+	// What it made goes after it, so that it is not made anew.
+	if t.requests != nil && t.canary != nil {
+		made := canaryObject("ConfigMap", nil)
+		made.SetName(generatedCanary(t.name))
+		made.SetNamespace(t.canary.GetNamespace())
+		problems = append(problems, b.forget(ctx, t), b.gone(ctx, t.canary), b.gone(ctx, made))
 	}
 	if err := errors.Join(problems...); err != nil {
 		t.state.Problem = strings.TrimPrefix(t.state.Problem+"; "+err.Error(), "; ")

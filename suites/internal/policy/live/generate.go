@@ -60,12 +60,9 @@ func generatingCopy(s subject) (installation, error) {
 	}
 	spec["failurePolicy"] = "Fail"
 	delete(spec, "webhookConfiguration")
-	evaluation, _ := spec["evaluation"].(map[string]any)
-	kept := map[string]any{"admission": map[string]any{"enabled": true}}
-	if synchronize, found := evaluation["synchronize"]; found {
-		kept["synchronize"] = synchronize
-	}
-	spec["evaluation"] = kept
+	// What is made for a request is the same whether or not it is kept in step
+	// afterwards; a copy that did would make anew what the bench takes away.
+	spec["evaluation"] = map[string]any{"admission": map[string]any{"enabled": true}}
 	var out installation
 	if err := selecting(s, spec, false, &out); err != nil {
 		return installation{}, err
@@ -459,20 +456,20 @@ func (u *undoing) send(ctx context.Context, r request) bool {
 	return got.err == nil
 }
 
-// all removes everything again, the trigger first: what follows it is made again
-// as long as it is there. In a namespace that is being removed nothing is made, so
-// what was generated there goes before it is let go.
+// all removes everything again, the trigger and the requests for it first: what
+// follows them is made again as long as they are there. In a namespace that is being
+// removed nothing is made, so what was generated there goes before it is let go.
 func (u *undoing) all(ctx context.Context) {
 	if u.trigger != nil {
 		note(u.v, u.b.remove(ctx, u.trigger))
 	}
+	note(u.v, u.b.forget(ctx, u.t))
 	for _, object := range u.generated {
 		note(u.v, u.b.gone(ctx, object))
 	}
 	if u.trigger != nil {
 		note(u.v, u.b.gone(ctx, u.trigger))
 	}
-	note(u.v, u.b.forget(ctx, u.t))
 	if u.restore != nil {
 		note(u.v, u.restore(ctx))
 	}
