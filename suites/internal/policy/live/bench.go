@@ -1,6 +1,7 @@
 package live
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
@@ -63,6 +64,7 @@ type Bench struct {
 	served     map[string]bool
 	seconds    []float64
 	users      map[string]bool
+	leftOut    leftOut
 
 	requests, retries, disturbances atomic.Int64
 }
@@ -118,6 +120,9 @@ func Open(ctx context.Context, o Options) (*Bench, error) {
 		served: map[string]bool{}, users: map[string]bool{},
 	}
 	if err := b.discover(); err != nil {
+		return nil, err
+	}
+	if err := b.learnLeftOut(ctx); err != nil {
 		return nil, err
 	}
 	return b, ctx.Err()
@@ -264,6 +269,7 @@ func (b *Bench) install(ctx context.Context, subjects []subject, proving map[str
 			if err := b.canaryNamespace(ctx, c); err != nil {
 				return 0, err
 			}
+			c.failed = cmp.Or(c.failed, c.unheard)
 		}
 	}
 	installed := atomic.Int64{}

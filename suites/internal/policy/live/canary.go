@@ -175,6 +175,7 @@ func quoted(values []string) string {
 // canaryNamespace gives a copy's canary a namespace with the labels that it needs.
 func (b *Bench) canaryNamespace(ctx context.Context, c *copyState) error {
 	if c.canary.GetNamespace() != "" {
+		c.unheard = b.deaf(c.canary.GetNamespace())
 		return b.namespace(ctx, c.canary.GetNamespace(), b.currentLabels(c.canary.GetNamespace()))
 	}
 	name := c.labels[nameLabel]
@@ -193,6 +194,7 @@ func (b *Bench) canaryNamespace(ctx context.Context, c *copyState) error {
 		name = canaryName + "-" + session + "-" + hex.EncodeToString(digest[:])[:8]
 	}
 	c.canary.SetNamespace(name)
+	c.unheard = b.deaf(name)
 	if name == c.labels[nameLabel] && len(labels) == 0 {
 		labels = b.currentLabels(name)
 	}

@@ -323,6 +323,13 @@ func (b *Bench) try(ctx context.Context, trials []*trial) error {
 		}
 	}
 	for i, t := range trials {
+		if t.unheard != "" {
+			effective[i] = -1
+			for _, v := range t.verdicts {
+				v.Verdict, v.Reason = example.NotSupported, t.unheard
+			}
+			continue
+		}
 		group.Go(func() error {
 			start := time.Now()
 			if err := t.comeIntoForce(ctx, watching, b); err != nil {
@@ -459,9 +466,11 @@ func byObject(b *Bench, all []asked) [][]asked {
 // settleIn makes the namespaces of a copy and of its canary.
 func (t *trial) settleIn(ctx context.Context, b *Bench) error {
 	if t.canary != nil {
-		if err := b.canaryNamespace(ctx, &copyState{subject: t.subject, installation: t.installation}); err != nil {
+		c := &copyState{subject: t.subject, installation: t.installation}
+		if err := b.canaryNamespace(ctx, c); err != nil {
 			return err
 		}
+		t.unheard = c.unheard
 	}
 	for _, object := range t.objects {
 		if ns := object.GetNamespace(); ns != "" {

@@ -78,9 +78,10 @@ func (b *Bench) Judge(ctx context.Context, l *example.Library) (*Judgement, erro
 	for i, e := range examples {
 		v := &out.Verdicts[i]
 		v.Example = e
+		why := cmp.Or(e.NotSupported, b.unreachable(e))
 		switch {
-		case e.NotSupported != "":
-			v.Verdict, v.Reason = example.NotSupported, e.NotSupported
+		case why != "":
+			v.Verdict, v.Reason = example.NotSupported, why
 		case forCopies(e):
 			s := b.subject(e, Aspect{Whole: true, Validation: -1, Condition: -1, Constraint: -1})
 			want(s)
@@ -127,7 +128,7 @@ func (b *Bench) Judge(ctx context.Context, l *example.Library) (*Judgement, erro
 		if c == nil {
 			continue
 		}
-		if state.Problem == "" {
+		if state.Problem == "" && c.unheard == "" {
 			state.Problem = c.failed
 		}
 		if c.failed == "" {
@@ -561,6 +562,10 @@ func (b *Bench) decide(v *Verdict, q *query) {
 	policy := q.example.Policy.Object
 	v.Sent, v.Notes, v.Seconds = q.sent, q.heard.notes, q.heard.seconds
 	c := b.copies[q.copy]
+	if c != nil && c.unheard != "" {
+		v.Verdict, v.Reason = example.NotSupported, c.unheard
+		return
+	}
 	if c != nil && c.failed != "" {
 		v.Verdict, v.Reason = example.Unknown, "the policy cannot be asked: "+c.failed
 		return
@@ -729,8 +734,8 @@ func (b *Bench) Probe(ctx context.Context, l *example.Library, aspects map[*exam
 		for _, aspect := range aspects[p] {
 			row := make([]Reply, len(m.Examples))
 			for i, e := range m.Examples {
-				if e.NotSupported != "" {
-					row[i] = Reply{Answer: Unanswered, Words: e.NotSupported}
+				if why := cmp.Or(e.NotSupported, b.unreachable(e)); why != "" {
+					row[i] = Reply{Answer: Unanswered, Words: why}
 					continue
 				}
 				s := b.subject(e, aspect)
