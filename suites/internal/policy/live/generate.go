@@ -75,9 +75,18 @@ func generatingCopy(s subject) (installation, error) {
 		}
 	}
 	spec["generate"] = append([]any{map[string]any{"expression": fmt.Sprintf(
-		`(%s) ? generator.Apply(request.namespace, [{"apiVersion": dyn("v1"), "kind": dyn("ConfigMap"), "metadata": dyn({"name": "%s"})}]) : true`,
-		isCanary, generatedCanary(s.name))}}, entries...)
+		`(%s) ? generator.Apply(%s[{"apiVersion": dyn("v1"), "kind": dyn("ConfigMap"), "metadata": dyn({"name": "%s"})}]) : true`,
+		isCanary, inNamespace(object, "", ", "), generatedCanary(s.name))}}, entries...)
 	return out, inForce(s, object, &out)
+}
+
+// inNamespace is the argument by which an expression of a policy names the namespace
+// of the request; none in a policy that is of a namespace itself.
+func inNamespace(policy *unstructured.Unstructured, before, after string) string {
+	if policy.GetNamespace() != "" {
+		return ""
+	}
+	return before + "request.namespace" + after
 }
 
 // legacyGeneratingCopy is that of a rule of a ClusterPolicy or Policy that makes

@@ -115,3 +115,20 @@ func TestWhatAPolicyKeepsInStepIsRemoved(t *testing.T) {
 		return b.read(t.Context(), networkPolicy(t, "Ingress")[0])
 	}).WithTimeout(time.Second).Should(BeNil())
 }
+
+// TestPoliciesOfOneNamespace judges what changes and makes objects in its own
+// namespace alone.
+func TestPoliciesOfOneNamespace(t *testing.T) {
+	g := NewWithT(t)
+	l := load(t, "testdata/namespaced")
+	g.Expect(l.Findings).To(BeEmpty())
+	j, err := open(t, Options{}).Judge(t.Context(), l)
+	g.Expect(err).NotTo(HaveOccurred())
+	for _, p := range j.Policies {
+		g.Expect(p.Problem).To(BeEmpty(), p.Policy.String())
+	}
+	for _, v := range j.Verdicts {
+		g.Expect(v.Verdict).To(Equal(v.Example.Expected), "%s: %s", v.Example, v.Reason)
+		g.Expect(v.Notes).To(BeEmpty(), v.Example.String())
+	}
+}
