@@ -246,13 +246,13 @@ func (b *Bench) allow(ctx context.Context, users map[string]bool) error {
 			map[string]any{"nonResourceURLs": []any{"*"}, "verbs": []any{"*"}},
 		},
 	}}
-	role.SetName("fpc-anyone-" + session)
+	role.SetName(anyonePrefix + session)
 	binding := &unstructured.Unstructured{Object: map[string]any{
 		"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding",
-		"roleRef":  map[string]any{"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "fpc-anyone-" + session},
+		"roleRef":  map[string]any{"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": anyonePrefix + session},
 		"subjects": fresh,
 	}}
-	binding.SetName("fpc-anyone-" + session)
+	binding.SetName(anyonePrefix + session)
 	for _, o := range []*unstructured.Unstructured{role, binding} {
 		o.SetLabels(map[string]string{benchLabel: "true"})
 		err := b.create(ctx, o)
@@ -417,7 +417,7 @@ func (b *Bench) askAll(ctx context.Context, batch []string, queries []*query) er
 		for _, c := range copies {
 			c.seen = false
 		}
-		if err := b.await(ctx, copies); err != nil {
+		if err := b.await(ctx, copies, b.options.Patience); err != nil {
 			return err
 		}
 	}

@@ -75,7 +75,10 @@ func TestKyvernoLeavesNothingOutOfOthersPolicies(t *testing.T) {
 			Test: &example.Test{}, Policy: &example.Policy{Object: &unstructured.Unstructured{Object: map[string]any{"apiVersion": version, "kind": "Any"}}},
 			Object: parsed(t, "{apiVersion: v1, kind: ConfigMap, metadata: {name: a, namespace: kube-system}}"),
 		}
-		g.Expect(b.unreachable(e)).To(ContainSubstring(says))
-		g.Expect(b.unreachable(e) == "").To(Equal(says == ""))
+		if says == "" {
+			g.Expect(b.unreachable(e)).To(BeEmpty())
+		} else {
+			g.Expect(b.unreachable(e)).To(ContainSubstring(says))
+		}
 	}
 }
