@@ -66,11 +66,14 @@ func (p *program) judgeAll(ctx context.Context, in *input, r *running, report *c
 	selection := Selection{Checks: in.checks, Environments: in.Environments, Tenants: in.Tenants}
 	summary.Plan = p.suite.Plan(r.view, selection)
 	summary.Waivers = waivers(r.view.Config.Waivers)
-	const phase = "checks"
+	const phase, run = "checks", "run"
 	r.display.Handle(progress.Event{Time: time.Now(), Phase: phase})
-	outcomes, err := p.judge(ctx, in, r, "run", selection)
+	outcomes, err := p.judge(ctx, in, r, run, selection)
 	r.display.Handle(progress.Event{Time: time.Now(), Phase: phase, Done: true})
 	summary.Outcomes = outcomes
+	attachments, unread := check.ReadAttachments(r.runFolder(run))
+	report.Attach(attachments...)
+	err = errors.Join(err, unread)
 	fill(ctx, report, r.view)
 	if len(failed(outcomes)) > 0 {
 		summary.Outcomes = p.dump(ctx, in, r, outcomes)

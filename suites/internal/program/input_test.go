@@ -514,9 +514,11 @@ func TestArtifactsFolder(t *testing.T) {
 		for _, name := range []string{
 			check.ReportFile, check.JUnitFile, session.LogName, SpecsLog, "notes.txt", "dev/notes.txt",
 			"dev/TEN-001/failure.txt", "dev/cluster/events.txt", "prd/TEN-001/failure.txt", "prd/cluster/events.txt",
+			"dev/ownership.json", "tst/ownership.json", "dev/mine.json", "depth.json",
 		} {
 			write(name, "{}")(t, in.artifacts)
 		}
+		write(check.ReportFile, `{"attachments":[{"environment":"dev","name":"ownership"},{"environment":"tst","name":"ownership"},{"name":"depth"}]}`)(t, in.artifacts)
 		g.Expect(newInvocation(t).prepare(t.Context(), &in)).To(Succeed())
 		var left []string
 		g.Expect(filepath.WalkDir(in.artifacts, func(name string, _ fs.DirEntry, err error) error {
@@ -524,7 +526,7 @@ func TestArtifactsFolder(t *testing.T) {
 			left = append(left, filepath.ToSlash(relative))
 			return err
 		})).To(Succeed())
-		g.Expect(left).To(Equal([]string{".", "dev", "dev/notes.txt", "notes.txt"}))
+		g.Expect(left).To(Equal([]string{".", "dev", "dev/mine.json", "dev/notes.txt", "notes.txt"}))
 	})
 }
 

@@ -285,12 +285,16 @@ func (p *program) upCommand(ctx context.Context) *cobra.Command {
 // SpecsLog is the file beside the report with what Ginkgo itself printed.
 const SpecsLog = "specs.log"
 
+// runFolder is where the specs of one judgement write down what they find.
+func (r *running) runFolder(name string) string {
+	return filepath.Join(filepath.Dir(r.supervisor.File()), "runs", name)
+}
+
 // judge has the specs run on a session, in a process of their own: Ginkgo runs
 // its specs once per process, and proving runs them once per fault. The name
 // tells apart what is judged on one session.
 func (p *program) judge(ctx context.Context, in *input, r *running, name string, selection Selection) ([]check.Outcome, error) {
-	dir := filepath.Dir(r.supervisor.File())
-	runFolder := filepath.Join(dir, "runs", name)
+	dir, runFolder := filepath.Dir(r.supervisor.File()), r.runFolder(name)
 	command := exec.CommandContext(ctx, p.executable, "judge", r.supervisor.File(),
 		"--run-folder", runFolder, "--trees", filepath.Join(dir, "trees"),
 		"--checks", strings.Join(selection.Checks, ","), "--environments", strings.Join(selection.Environments, ","),
