@@ -456,6 +456,9 @@ func (s Send) controlled(c Control) (Send, error) {
 		return out, err
 	}
 	out.Manifest = &unstructured.Unstructured{Object: changed}
+	if c.Remove {
+		return out, nil // one field is gone, with all that stood below it
+	}
 	return out, oneLeaf(s.Manifest.Object, changed)
 }
 

@@ -148,23 +148,30 @@ func Load(fsys fs.FS, dir string, role Role, except ...string) ([]Overlay, error
 	}
 	seen := map[string]string{}
 	var out []Overlay
+	var problems []error
 	for _, entry := range entries {
 		if !entry.IsDir() || slices.Contains(except, entry.Name()) {
 			continue
 		}
 		folder := path.Join(dir, entry.Name())
 		o, err := loadOne(fsys, folder)
+		other, double := seen[o.ID]
+		switch {
+		case err != nil:
+		case o.Role() != role:
+			err = fmt.Errorf("it is a %s, and %s holds what is a %s", o.Role(), dir, role)
+		case double:
+			err = fmt.Errorf("id %s is taken by %s", o.ID, other)
+		}
 		if err != nil {
-			return nil, fmt.Errorf("overlay %s: %w", folder, err)
-		}
-		if o.Role() != role {
-			return nil, fmt.Errorf("overlay %s: it is a %s, and %s holds what is a %s", folder, o.Role(), dir, role)
-		}
-		if other, double := seen[o.ID]; double {
-			return nil, fmt.Errorf("overlay %s: id %s is taken by %s", folder, o.ID, other)
+			problems = append(problems, fmt.Errorf("overlay %s: %w", folder, err))
+			continue
 		}
 		seen[o.ID] = folder
 		out = append(out, o)
+	}
+	if err := errors.Join(problems...); err != nil {
+		return nil, err
 	}
 	if len(out) == 0 {
 		return nil, fmt.Errorf("read overlays: %s holds none", dir)
