@@ -23,6 +23,9 @@ type Input struct {
 	// Checks, Environments and Tenants narrow what is judged, by name; an empty
 	// list means all. Names that do not exist narrow it to nothing.
 	Checks, Environments, Tenants []string
+	// Production names the environments that are production; default: those whose
+	// name says so.
+	Production []string
 }
 
 // verdict is what a rule says of one environment, tenant or platform.
@@ -91,7 +94,7 @@ func Judge(ctx context.Context, in Input) ([]check.Outcome, error) {
 	if in.Platform == nil {
 		return nil, errors.New("judge the files: no platform is given")
 	}
-	read, err := readAll(ctx, in.Platform)
+	read, err := readAll(ctx, in.Platform, in.Production)
 	if err != nil {
 		return nil, err
 	}

@@ -1,6 +1,7 @@
 package files
 
 import (
+	_ "embed"
 	"encoding/json"
 	"fmt"
 	"net/url"
@@ -11,6 +12,7 @@ import (
 	"github.com/Masterminds/semver/v3"
 	sourcev1 "github.com/fluxcd/source-controller/api/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	sigsyaml "sigs.k8s.io/yaml"
 
 	"github.com/your-org/flux-platform-conformance/suites/internal/check"
 	"github.com/your-org/flux-platform-conformance/suites/internal/platform"
@@ -24,7 +26,7 @@ var pinRules = []rule{
 		Why: "what follows a branch, a range or a mutable tag changes without a commit here: production runs what nobody approved, " +
 			"and yesterday's state cannot be had again",
 		Remedy: "name a tag, commit or digest, an exact chart version, and an image's complete version or digest; the platform's own repository follows its branch by nature. " +
-			"An environment is production when its name says so: prd, prod, production or live, alone or as a part of it",
+			"Which environments are production is said by «production» in CONFIG, else by their names",
 		Reference: "https://fluxcd.io/flux/components/source/gitrepositories/#reference",
 	}, inEnvironment: pins},
 	{Check: check.Check{
@@ -36,19 +38,41 @@ var pinRules = []rule{
 	}, inEnvironment: addresses},
 }
 
-var productionName = regexp.MustCompile(`(?i)(?:^|[-_.])(?:prd|prod|production|live)(?:[-_.0-9]|$)`)
+//go:embed names.yaml
+var namesFile []byte
+
+// names are the words by which things are told apart.
+var names = readNames()
+
+func readNames() (out struct{ Production, MovingTags []string }) {
+	if err := sigsyaml.UnmarshalStrict(namesFile, &out); err != nil {
+		panic(err) // a mistake in this package, seen by every run
+	}
+	return out
+}
+
+// isProduction says whether an environment is held to production's rules: as given
+// by name, or, where none is given, as its own name says.
+func (r *reading) isProduction(environment string) bool {
+	if len(r.production) > 0 {
+		return slices.Contains(r.production, environment)
+	}
+	parts := strings.FieldsFunc(strings.ToLower(environment), func(c rune) bool { return strings.ContainsRune("-_.0123456789", c) })
+	return slices.ContainsFunc(parts, func(part string) bool { return slices.Contains(names.Production, part) })
+}
+
+func moves(tag string) bool { return slices.Contains(names.MovingTags, strings.ToLower(tag)) }
 
 func pins(r *reading, e *platform.Environment) verdict {
 	var v verdict
-	strict := productionName.MatchString(e.Name)
+	strict := r.isProduction(e.Name)
 	if !strict {
-		v.note = "not production by its name: branches, ranges and partial versions are accepted"
+		v.note = "not production: branches, ranges and partial versions are accepted"
 	}
 	for _, s := range e.Sources {
-		if !(s.GetKind() == sourcev1.GitRepositoryKind && platform.SameRepository(s.URL, r.platform.URL)) {
-			if problem := unpinned(s, strict); problem != "" {
-				v.add(s.Origin, "%s in environment %s: %s", s.Object, e.Name, problem)
-			}
+		own := s.GetKind() == sourcev1.GitRepositoryKind && platform.SameRepository(s.URL, r.platform.URL)
+		if problem := unpinned(s, strict); problem != "" && !own {
+			v.add(s.Origin, "%s in environment %s: %s", s.Object, e.Name, problem)
 		}
 		if s.GetKind() == sourcev1.HelmRepositoryKind {
 			for _, c := range s.Charts {
@@ -100,7 +124,7 @@ func unpinned(s *platform.Source, strict bool) string {
 			return fmt.Sprintf("version %s is a range", ref.SemVer)
 		}
 	case ref.Tag != "":
-		if slices.Contains(movingTags, strings.ToLower(ref.Tag)) {
+		if moves(ref.Tag) {
 			return fmt.Sprintf("tag %s moves", ref.Tag)
 		}
 	case strict:
@@ -135,9 +159,6 @@ func chartAt(e *platform.Environment, s *platform.Source, c platform.Chart) plat
 	return s.Origin
 }
 
-// movingTags are tags that say themselves that they move.
-var movingTags = []string{"latest", "main", "master", "edge", "stable", "nightly", "dev", "develop", "snapshot", "head", "canary", "rolling", "current"}
-
 // partialVersion is a tag of which there will be another build: 1, v1.25, 3-alpine.
 var partialVersion = regexp.MustCompile(`^v?\d{1,4}(?:\.\d{1,4})?(?:-[A-Za-z]+)?$`)
 
@@ -151,7 +172,7 @@ func mutable(image string, strict bool) string {
 	switch {
 	case !ok || tag == "":
 		return "has neither tag nor digest"
-	case slices.Contains(movingTags, strings.ToLower(tag)):
+	case moves(tag):
 		return "has a tag that moves"
 	case strict && partialVersion.MatchString(tag):
 		return "has a tag that is no complete version"
@@ -190,7 +211,7 @@ func tagsIn(h *platform.HelmRelease) []string {
 	look = func(value any) {
 		switch value := value.(type) {
 		case map[string]any:
-			if tag, ok := value["tag"].(string); ok && slices.Contains(movingTags, strings.ToLower(tag)) {
+			if tag, ok := value["tag"].(string); ok && moves(tag) {
 				out = append(out, tag)
 			}
 			for _, child := range value {

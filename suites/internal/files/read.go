@@ -9,7 +9,6 @@ import (
 	"os"
 	"path"
 	"runtime"
-	"slices"
 	"strings"
 	"unicode/utf8"
 
@@ -79,6 +78,8 @@ func (r *repository) has(name string) bool { return r.byName[name] != nil }
 type reading struct {
 	platform     *platform.Platform
 	repositories []*repository
+	// production names the environments that are production; empty: see isProduction.
+	production []string
 	// partial says that something could not be built: what of its artifact it would
 	// read is not known.
 	partial bool
@@ -112,8 +113,8 @@ func (r *reading) at(place platform.Origin) *file {
 }
 
 // readAll reads what is judged of each repository.
-func readAll(ctx context.Context, p *platform.Platform) (*reading, error) {
-	out := &reading{platform: p}
+func readAll(ctx context.Context, p *platform.Platform, production []string) (*reading, error) {
+	out := &reading{platform: p, production: production}
 	type place struct{ folder, file string }
 	read := map[place]bool{}
 	drawn, built := map[string]bool{}, map[string]bool{}
@@ -306,14 +307,4 @@ func manifests(root *yaml.Node) []*yaml.Node {
 		return out
 	}
 	return []*yaml.Node{root}
-}
-
-// places renders where several things are, a few of them when there are many.
-func places(list []string) string {
-	const most = 3
-	list = slices.Compact(slices.Sorted(slices.Values(list)))
-	if len(list) > most {
-		return fmt.Sprintf("%s and %d more", strings.Join(list[:most], ", "), len(list)-most)
-	}
-	return strings.Join(list, ", ")
 }

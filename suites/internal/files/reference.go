@@ -195,7 +195,7 @@ func leavingPaths(r *reading) verdict {
 			}
 			for _, n := range referencesOf(f) {
 				if !n.Remote() && n.Leaves(path.Dir(f.name)) {
-					v.add(f.at(n.Line), "%s: %s lies outside of the repository", n.Field, n.Path)
+					v.add(f.at(n.Line), "%s: %s lies outside of the repository", n.Field, shown(n.Path))
 				}
 			}
 		}

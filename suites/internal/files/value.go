@@ -19,7 +19,7 @@ var valueRules = []rule{
 	{Check: check.Check{
 		ID:        "FILE-005",
 		Title:     "what the tenant is built from is its own, and of its environment",
-		Why:       "one path mistyped gives a service the values of another tenant, or production those of dev, and every cluster accepts them",
+		Why:       "one path mistyped gives a service the values of another tenant, or production those of a trial, and every cluster accepts them",
 		Remedy:    "mend the path, or spec.include of the tenant's GitRepository, so that it names the tenant's and the environment's own folder",
 		Reference: "https://fluxcd.io/flux/components/source/gitrepositories/#include",
 	}, ofTenant: ownFiles},
@@ -248,8 +248,8 @@ func forgottenValue(v *verdict, f *file, tenants []string) {
 // meant suggests the tenant whose name a folder nearly has.
 func meant(name string, tenants []string) string {
 	for _, folder := range strings.Split(path.Dir(name), "/") {
-		if hint := check.DidYouMean(folder, tenants); hint != "" && !slices.Contains(tenants, folder) {
-			return hint
+		if len(check.Nearest(folder, tenants)) > 0 && !slices.Contains(tenants, folder) {
+			return check.DidYouMean(folder, tenants)
 		}
 	}
 	return ""

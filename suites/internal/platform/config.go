@@ -48,6 +48,7 @@ const (
 //	objects: ./objects             # applied before the bootstrap
 //	environments: [dev, prd]       # default: all
 //	tenants: [beetle]              # default: all
+//	production: [prd]              # default: those whose name says so
 //	timeouts: {multiplier: 2, bringUp: 15m}
 //	waivers:
 //	- {check: CFG-002, environment: dev, tenant: beetle, reason: "moves in May", expires: 2027-01-31}
@@ -74,8 +75,11 @@ type Config struct {
 	Objects      string
 	Environments []string
 	Tenants      []string
-	Timeouts     Timeouts
-	Waivers      []Waiver
+	// Production names the environments that are production; empty: those whose
+	// name says so.
+	Production []string
+	Timeouts   Timeouts
+	Waivers    []Waiver
 	// Components maps a component to the version that stands in for those that
 	// cannot be had.
 	Components map[string]string
@@ -433,6 +437,7 @@ func (r *configReader) config(node *yaml.Node, c *Config) {
 		"objects":      r.folder(&c.Objects),
 		"environments": r.texts(&c.Environments),
 		"tenants":      r.texts(&c.Tenants),
+		"production":   r.texts(&c.Production),
 		"timeouts":     func(n *yaml.Node, key string) { r.timeouts(n, key, &c.Timeouts) },
 		"waivers":      func(n *yaml.Node, key string) { r.waivers(n, key, c) },
 		"components":   r.table(&c.Components, r.version),

@@ -119,6 +119,7 @@ func judgedFiles(ctx context.Context, read bringup.Input, selection Selection, c
 	}
 	outcomes, err := files.Judge(ctx, files.Input{
 		Platform: read.Platform, Checks: chosen, Environments: selection.Environments, Tenants: selection.Tenants,
+		Production: read.Config.Production,
 	})
 	if err != nil && context.Cause(ctx) == nil {
 		return outcomes, invalid{err} // a file that cannot be read is the user's
@@ -158,7 +159,7 @@ func (p *program) proveFiles(ctx context.Context, read bringup.Input, faults []o
 		return nil, nil
 	}
 	started := time.Now()
-	baseline, err := files.Judge(ctx, files.Input{Platform: read.Platform})
+	baseline, err := files.Judge(ctx, files.Input{Platform: read.Platform, Production: read.Config.Production})
 	if err != nil {
 		return nil, err
 	}
@@ -204,7 +205,7 @@ func (p *program) proveFilesRound(ctx context.Context, read bringup.Input, fault
 		trials, _, _ = p.compare(faults, nil)
 		return trials, []string{err.Error()}, nil
 	}
-	outcomes, err := files.Judge(ctx, files.Input{Platform: under})
+	outcomes, err := files.Judge(ctx, files.Input{Platform: under, Production: read.Config.Production})
 	if err != nil {
 		return nil, nil, err
 	}
