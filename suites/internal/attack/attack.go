@@ -38,7 +38,7 @@ type Input struct {
 	Judge func(ctx context.Context, name string, checks, environments []string) ([]check.Outcome, error)
 	// Files judges the files alone, as they are under these overlays; required where
 	// an attack names one of its checks.
-	Files func(ctx context.Context, overlays ...overlay.Overlay) ([]check.Outcome, error)
+	Files func(ctx context.Context, checks []string, overlays ...overlay.Overlay) ([]check.Outcome, error)
 	// Say tells of what has been done; required.
 	Say func(format string, args ...any)
 }

@@ -22,11 +22,12 @@ import (
 func (r *runner) clean(ctx context.Context) error {
 	var left []string
 	for _, s := range r.sites {
-		objects, err := bootstrap.Observe(ctx, s.sender.Admin())
+		timeouts := r.in.View.Timeouts()
+		settled, err := bootstrap.Settle(ctx, bootstrap.SettleInput{Client: s.sender.Admin(), Timeout: timeouts.Reconcile, Stall: timeouts.Stall})
 		if err != nil {
 			return fmt.Errorf("environment %s: %w", s.name, err)
 		}
-		for _, o := range objects {
+		for _, o := range settled.Objects {
 			if !o.Current() && !o.Suspended {
 				left = append(left, fmt.Sprintf("%s: %s is not ready: %s", s.name, o.Ref, o.Message))
 			}

@@ -173,33 +173,36 @@ func (r *runner) fileAll(ctx context.Context, attacks []overlay.Overlay) ([]Verd
 			continue
 		}
 		started := time.Now()
-		verdict := Verdict{Overlay: o}
 		if r.in.Files == nil {
-			verdict.Unsupported = "files are not judged by this program yet"
-		} else {
-			clean, err := r.in.Files(ctx)
+			return out, errors.New("there is nobody to judge files")
+		}
+		checks := []string{o.Attack.By}
+		// The control is the platform itself, or the attack with one field changed.
+		var accepted []overlay.Overlay
+		if o.Attack.Control != nil {
+			control, err := o.Controlled()
 			if err != nil {
-				return out, fmt.Errorf("%s: %w", o.ID, err)
+				return out, err
 			}
-			for _, outcome := range clean {
-				if outcome.Check == o.Attack.By && outcome.Result == check.Failed {
-					verdict.problem("%s fails without the attack: %s", outcome.Check, outcome.Found)
-				}
-			}
-			found, err := r.in.Files(ctx, o)
-			if err != nil {
-				return out, fmt.Errorf("%s: %w", o.ID, err)
-			}
-			for _, s := range r.of(o) {
-				probe := Verdict{Overlay: o, Environment: s.name}
-				sees(&probe, found)
-				verdict.By, verdict.Words = probe.By, probe.Words
-				verdict.Problems = append(verdict.Problems, probe.Problems...)
-			}
+			accepted = append(accepted, control)
+		}
+		admitted, err := r.in.Files(ctx, checks, accepted...)
+		if err != nil {
+			return out, fmt.Errorf("%s, control: %w", o.ID, err)
+		}
+		found, err := r.in.Files(ctx, checks, o)
+		if err != nil {
+			return out, fmt.Errorf("%s: %w", o.ID, err)
 		}
 		for _, s := range r.of(o) {
-			v := verdict
-			v.Environment, v.Seconds = s.name, time.Since(started).Seconds()
+			v := Verdict{Overlay: o, Environment: s.name}
+			sees(&v, found)
+			for _, outcome := range admitted {
+				if outcome.Result == check.Failed && (outcome.Environment == "" || outcome.Environment == s.name) {
+					v.problem("the control must be accepted, and %s fails: %s", outcome.Check, outcome.Found)
+				}
+			}
+			v.Seconds = time.Since(started).Seconds()
 			out = append(out, v)
 		}
 	}

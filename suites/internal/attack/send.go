@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -108,7 +109,15 @@ func (r *runner) sendRound(ctx context.Context, attacks []overlay.Overlay) ([]Ve
 		verdicts = append(verdicts, found...)
 	}
 	after, err := r.look(ctx)
-	return verdicts, touched(before, after, nil), err
+	stray := touched(before, after, nil)
+	if len(stray) > 0 {
+		r.in.Say("changed while attacks were sent: %s", strings.Join(stray, "; "))
+		// What came through has failed already, and whatever changed is its doing.
+		if slices.ContainsFunc(verdicts, func(v Verdict) bool { return v.By == (stop{}).String() }) {
+			stray = nil
+		}
+	}
+	return verdicts, stray, err
 }
 
 // try tries one attack in one environment.
@@ -123,11 +132,18 @@ func (s *site) try(ctx context.Context, o overlay.Overlay) (v Verdict, err error
 		err = errors.Join(err, overlay.PutBack(context.WithoutCancel(ctx), s.config, sent))
 	}()
 	for _, object := range o.Objects {
-		was, found, err := s.send(ctx, object, o.Attack, false)
+		// First by dry-run: what is not refused then is not sent, since it would only
+		// have to be taken back.
+		was, found, err := s.send(ctx, object, o.Attack, true)
+		if err == nil && wrong(o.Attack, found) == "" {
+			was, found, err = s.send(ctx, object, o.Attack, false)
+		}
 		if err != nil {
 			return v, fmt.Errorf("%s: %w", o.ID, err)
 		}
-		sent = append(sent, was)
+		if was.Object != nil {
+			sent = append(sent, was)
+		}
 		v.By, v.Words = found.String(), found.words
 		if problem := wrong(o.Attack, found); problem != "" {
 			v.problem("%s", problem)
@@ -147,7 +163,7 @@ func (s *site) try(ctx context.Context, o overlay.Overlay) (v Verdict, err error
 	if err != nil {
 		return v, fmt.Errorf("%s, control: %w", o.ID, err)
 	}
-	if o.Attack.Control.Real {
+	if was.Object != nil {
 		sent = append(sent, was)
 	}
 	if found.layer != "" {
@@ -158,6 +174,8 @@ func (s *site) try(ctx context.Context, o overlay.Overlay) (v Verdict, err error
 
 // send sends one object. It is asked again while the answer is no judgement; and
 // by dry-run, where another policy than the one that the attack names was heard.
+// What was refused, or no more than a dry-run, has touched nothing: sent is then
+// empty.
 func (s *site) send(ctx context.Context, object overlay.Send, a *overlay.Attack, dryRun bool) (sent overlay.Sent, found stop, err error) {
 	var last string
 	tries := 0
@@ -168,10 +186,10 @@ func (s *site) send(ctx context.Context, object overlay.Send, a *overlay.Attack,
 		if err != nil {
 			return false, err
 		}
-		if sent.Object == nil {
+		by, unknown := answered(answer, s.policies)
+		if !dryRun && sent.Object == nil && (answer == nil || unknown) {
 			sent = again
 		}
-		by, unknown := answered(answer, s.policies)
 		if unknown {
 			last = by.words
 			return false, nil

@@ -245,6 +245,9 @@ func (in *Input) narrow(options Options) error {
 	if len(tenants) == 0 {
 		tenants = in.Config.Tenants
 	}
+	if _, err := in.Platform.Select(in.Config.Production, nil); err != nil {
+		return fmt.Errorf("%s: production: %w", in.Config.File, err)
+	}
 	selected, err := in.Platform.Select(environments, tenants)
 	if err != nil {
 		return err

@@ -38,7 +38,7 @@ var idForm = regexp.MustCompile(`^[A-Z]{2,8}-([0-9]{3}|[A-Z][0-9]{2})$`)
 
 // areaOrder is the order in which reports list the areas; an area that is not
 // named here comes after them.
-var areaOrder = []string{"BOOT", "TEN", "CFG", "ISO", "POL", "ATK", "GIT", "RES", "SCL", "UPG"}
+var areaOrder = []string{"FILE", "BOOT", "TEN", "CFG", "ISO", "POL", "ATK", "GIT", "RES", "SCL", "UPG"}
 
 // Check is one conformance statement. Every field but Needs is required.
 type Check struct {

@@ -16,6 +16,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/client-go/rest"
+	"k8s.io/client-go/util/retry"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
@@ -273,9 +274,14 @@ func PutBack(ctx context.Context, config *rest.Config, sent []Sent) error {
 		case s.Before == nil, there && live.GetResourceVersion() == s.Before.GetResourceVersion():
 			continue
 		case there && live.GetDeletionTimestamp() == nil:
-			back := s.Before.DeepCopy()
-			back.SetResourceVersion(live.GetResourceVersion())
-			err = c.Update(ctx, back)
+			err = retry.RetryOnConflict(retry.DefaultBackoff, func() error {
+				if err := c.Get(ctx, client.ObjectKeyFromObject(s.Object), live); err != nil {
+					return err
+				}
+				back := s.Before.DeepCopy()
+				back.SetResourceVersion(live.GetResourceVersion())
+				return c.Update(ctx, back)
+			})
 		default:
 			err = Revert(ctx, config, []Sent{s})
 		}

@@ -9,7 +9,6 @@ import (
 	"os"
 	"path"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 	"text/tabwriter"
@@ -21,6 +20,7 @@ import (
 	"github.com/your-org/flux-platform-conformance/suites/internal/bringup"
 	"github.com/your-org/flux-platform-conformance/suites/internal/check"
 	"github.com/your-org/flux-platform-conformance/suites/internal/cluster"
+	"github.com/your-org/flux-platform-conformance/suites/internal/files"
 	"github.com/your-org/flux-platform-conformance/suites/internal/overlay"
 	"github.com/your-org/flux-platform-conformance/suites/internal/progress"
 )
@@ -43,6 +43,11 @@ const (
 func ofAttacks(id string) bool {
 	area, _, _ := strings.Cut(id, "-")
 	return area == attackArea || area == changeArea
+}
+
+// withoutAttacks leaves out the waivers that are for «attacks».
+func withoutAttacks(list []check.Waiver) []check.Waiver {
+	return slices.DeleteFunc(list, func(w check.Waiver) bool { return ofAttacks(w.Check) })
 }
 
 // catalogue is what «attacks» tries.
@@ -92,7 +97,12 @@ func (p *program) attacks(ctx context.Context, in *input, patterns []string, dep
 		summary.Checks = report.Checks
 	}
 	if err == nil {
-		err = p.prepare(soft, in, func(read bringup.Input) error { return p.examine(found, read) })
+		err = p.readInput(soft, in, func(read bringup.Input) error {
+			if err := p.examine(found, read); err != nil {
+				return invalid{err}
+			}
+			return nil
+		})
 	}
 	if err != nil {
 		if wrong := (invalid{}); errors.As(err, &wrong) {
@@ -188,14 +198,11 @@ func attackChecks(overlays []overlay.Overlay) ([]check.Check, error) {
 	return registry.All(), nil
 }
 
-// fileCheck is the form of the checks of files.
-var fileCheck = regexp.MustCompile(`^FILE-[0-9]{3}$`)
-
 // examine refuses overlays that do not fit the platform: what they name is not
 // there, or a control is not the attack with one field changed.
 func (p *program) examine(c catalogue, read bringup.Input) error {
 	var problems []error
-	files := func(repository string) func(string) ([]byte, error) {
+	reader := func(repository string) func(string) ([]byte, error) {
 		return func(name string) ([]byte, error) {
 			for url, named := range read.Names {
 				if named == repository {
@@ -226,7 +233,7 @@ func (p *program) examine(c catalogue, read bringup.Input) error {
 			}
 		}
 		for _, repository := range o.Touches() {
-			if err := changes(o, repository, files(repository)); err != nil {
+			if err := changes(o, repository, reader(repository)); err != nil {
 				problems = append(problems, err)
 			}
 		}
@@ -253,7 +260,7 @@ func (p *program) examine(c catalogue, read bringup.Input) error {
 				problem("attack.by: there is no check %q", a.By)
 			}
 		case "files":
-			if _, known := p.suite.Registry.Get(a.By); !known && !fileCheck.MatchString(a.By) {
+			if _, known := p.suite.Registry.Get(a.By); !known || !files.Is(a.By) {
 				problem("attack.by: there is no check %q of files", a.By)
 			}
 		}
@@ -293,7 +300,7 @@ func changes(o overlay.Overlay, repository string, read func(string) ([]byte, er
 // attackAll tries everything on a session and takes down what the report needs.
 func (p *program) attackAll(ctx context.Context, in *input, r *running, c catalogue, depth bool, report *check.Report, summary *check.SummaryInput) error {
 	summary.Plan = attackPlan(c, r.view, in.Environments)
-	summary.Waivers = waivers(r.view.Config.Waivers, ofAttacks)
+	summary.Waivers = slices.DeleteFunc(waivers(r.view.Config.Waivers), func(w check.Waiver) bool { return !ofAttacks(w.Check) })
 	fill(ctx, report, r.view)
 	const phase = "attacks"
 	r.display.Handle(progress.Event{Time: time.Now(), Phase: phase})
@@ -303,6 +310,9 @@ func (p *program) attackAll(ctx context.Context, in *input, r *running, c catalo
 		Environments: in.Environments, Depth: depth,
 		Judge: func(ctx context.Context, name string, checks, environments []string) ([]check.Outcome, error) {
 			return p.judge(ctx, in, r, name, Selection{Checks: checks, Environments: environments})
+		},
+		Files: func(ctx context.Context, checks []string, overlays ...overlay.Overlay) ([]check.Outcome, error) {
+			return judgeFilesUnder(ctx, r, checks, overlays)
 		},
 		Say: func(format string, args ...any) { fmt.Fprintf(p.out, format+"\n", args...) },
 	})
@@ -319,6 +329,25 @@ func (p *program) attackAll(ctx context.Context, in *input, r *running, c catalo
 	attachment, encoding := depthAttachment(result)
 	report.Attach(attachment)
 	return errors.Join(err, encoding)
+}
+
+// judgeFilesUnder judges the files of a session as they are under overlays, in a
+// copy.
+func judgeFilesUnder(ctx context.Context, r *running, checks []string, overlays []overlay.Overlay) (out []check.Outcome, err error) {
+	dir, err := os.MkdirTemp(filepath.Dir(r.supervisor.File()), "files-")
+	if err != nil {
+		return nil, fmt.Errorf("judge the files: %w", err)
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	names, folders := map[string]string{}, map[string]string{}
+	for _, repository := range r.view.State.Repositories {
+		names[repository.URL], folders[repository.URL] = repository.Name, r.view.Trees[repository.Name]
+	}
+	under, err := files.Overlaid(ctx, files.OverlaidInput{Platform: r.view.Platform, Names: names, Folders: folders, Dir: dir, Overlays: overlays})
+	if err != nil {
+		return nil, err
+	}
+	return files.Judge(ctx, files.Input{Platform: under, Checks: checks})
 }
 
 // attackPlan is what a run owes: each attack and change in each environment that it

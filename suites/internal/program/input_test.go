@@ -16,6 +16,7 @@ import (
 
 	"github.com/your-org/flux-platform-conformance/suites/internal/bringup"
 	"github.com/your-org/flux-platform-conformance/suites/internal/check"
+	"github.com/your-org/flux-platform-conformance/suites/internal/files"
 	"github.com/your-org/flux-platform-conformance/suites/internal/overlay"
 	"github.com/your-org/flux-platform-conformance/suites/internal/session"
 )
@@ -39,7 +40,7 @@ func suite(t *testing.T) Suite {
 	registry := &check.Registry{}
 	for _, fault := range faults {
 		for _, id := range append(slices.Sorted(maps.Keys(fault.Expect.Fails)), fault.Expect.MayFollow...) {
-			if _, known := registry.Get(id); known || !strings.Contains(id, "-") { // an area has checks of its own
+			if _, known := registry.Get(id); known || !strings.Contains(id, "-") || files.Is(id) { // an area has checks of its own
 				continue
 			}
 			err := registry.Add(check.Check{
@@ -51,7 +52,28 @@ func suite(t *testing.T) Suite {
 			}
 		}
 	}
-	return Suite{Registry: registry}
+	for _, c := range files.Checks() {
+		if err := registry.Add(c); err != nil {
+			t.Fatal(err)
+		}
+	}
+	plan := func(view *bringup.View, selection Selection) []check.Planned {
+		var environments []string
+		for _, e := range view.Platform.Environments {
+			environments = append(environments, e.Name)
+		}
+		chosen, err := registry.Select(selection.Checks)
+		if err != nil {
+			t.Error(err)
+		}
+		return check.Plan(registry.All(), environments, func(string) []string { return view.Platform.TenantNames() }, func(c check.Check, _, _ string) string {
+			if !slices.ContainsFunc(chosen, func(other check.Check) bool { return other.ID == c.ID }) {
+				return "left out"
+			}
+			return ""
+		})
+	}
+	return Suite{Registry: registry, Plan: plan}
 }
 
 // invocation is one run of the program in a state root of its own.

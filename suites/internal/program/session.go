@@ -40,8 +40,14 @@ type running struct {
 }
 
 // prepare makes the input's paths absolute and refuses what can be refused
-// before anything is started; examine may refuse more.
-func (p *program) prepare(ctx context.Context, in *input, examine ...func(bringup.Input) error) error {
+// before anything is started.
+func (p *program) prepare(ctx context.Context, in *input) error {
+	return p.readInput(ctx, in, nil)
+}
+
+// readInput does the same, and hands what was read to use, which may be nil,
+// while the files that the program ships are laid out.
+func (p *program) readInput(ctx context.Context, in *input, use func(bringup.Input) error) error {
 	for _, path := range []*string{&in.Platform, &in.Developer, &in.Config, &in.artifacts} {
 		if *path == "" {
 			continue
@@ -77,10 +83,9 @@ func (p *program) prepare(ctx context.Context, in *input, examine ...func(bringu
 	read, err := bringup.Read(ctx, p.assets, in.Options, dir)
 	_, unknown := p.suite.Registry.Select(in.checks)
 	wrong := errors.Join(unknown, err)
-	for _, look := range examine {
-		if err == nil {
-			wrong = errors.Join(wrong, look(read))
-		}
+	var used error
+	if wrong == nil && use != nil {
+		used = use(read)
 	}
 	if err := os.RemoveAll(dir); err != nil {
 		return errors.Join(wrong, fmt.Errorf("read the input: %w", err))
@@ -90,6 +95,9 @@ func (p *program) prepare(ctx context.Context, in *input, examine ...func(bringu
 	}
 	if wrong != nil {
 		return invalid{wrong}
+	}
+	if used != nil {
+		return used
 	}
 	var broken []error
 	for _, problem := range read.Platform.Problems {
