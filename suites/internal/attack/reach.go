@@ -35,14 +35,14 @@ func (r *runner) changeAll(ctx context.Context, changes []overlay.Overlay) ([]Ve
 }
 
 func (r *runner) change(ctx context.Context, o overlay.Overlay) ([]Verdict, error) {
-	before, err := r.look(ctx)
+	before, err := r.lookBy(ctx, (*site).lookAround)
 	if err != nil {
 		return nil, err
 	}
 	var out []Verdict
 	started := time.Now()
 	err = r.onStage(ctx, []overlay.Overlay{o}, func(settled stage.Settled) error {
-		during, err := r.look(ctx)
+		during, err := r.lookBy(ctx, (*site).lookAround)
 		if err != nil {
 			return err
 		}
@@ -72,7 +72,7 @@ func (r *runner) change(ctx context.Context, o overlay.Overlay) ([]Verdict, erro
 	if err != nil {
 		return out, err
 	}
-	after, err := r.look(ctx)
+	after, err := r.lookBy(ctx, (*site).lookAround)
 	if err != nil {
 		return out, err
 	}
@@ -86,9 +86,13 @@ func (r *runner) change(ctx context.Context, o overlay.Overlay) ([]Verdict, erro
 	return out, nil
 }
 
-// owners are the tenants that a change may reach, and their control namespaces.
+// owners are the tenants that a change may reach, and their control namespaces;
+// empty for the platform.
 func (r *runner) owners(e *overlay.Extents) []string {
 	var out []string
+	if slices.ContainsFunc(append(slices.Clone(e.May), e.Must...), func(x overlay.Extent) bool { return slices.Contains(x.Tenants, ofPlatform) }) {
+		out = append(out, "")
+	}
 	for _, s := range r.sites {
 		for _, t := range s.declared.Tenants {
 			if slices.ContainsFunc(append(slices.Clone(e.May), e.Must...), func(x overlay.Extent) bool {

@@ -15,6 +15,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/rest"
 
+	"github.com/your-org/flux-platform-conformance/suites/internal/bootstrap"
 	"github.com/your-org/flux-platform-conformance/suites/internal/bringup"
 	"github.com/your-org/flux-platform-conformance/suites/internal/listing"
 	"github.com/your-org/flux-platform-conformance/suites/internal/overlay"
@@ -79,18 +80,39 @@ var wide = []schema.GroupVersionResource{
 	{Group: "scheduling.k8s.io", Version: "v1", Resource: "priorityclasses"},
 }
 
+// reachable are the kinds of the whole cluster that changes may reach beside.
+var reachable = slices.Concat(wide, []schema.GroupVersionResource{
+	{Group: policyKind.Group, Version: policyKind.Version, Resource: "validatingpolicies"},
+})
+
 // look takes down all objects that attacks must leave as they are.
 func (s *site) look(ctx context.Context) (state.Snapshot, error) {
-	found := make([][]*unstructured.Unstructured, len(s.namespaces)+1)
+	return s.record(ctx, s.namespaces, wide)
+}
+
+// lookAround takes down all that changes may reach: the platform's own objects, but
+// those of Flux itself and of the policy engine, which come and go.
+func (s *site) lookAround(ctx context.Context) (state.Snapshot, error) {
+	namespaces := slices.Clone(s.namespaces)
+	for _, n := range s.declared.Namespaces {
+		if name := n.GetName(); !slices.Contains(namespaces, name) && name != bootstrap.Namespace && name != "kyverno" {
+			namespaces = append(namespaces, name)
+		}
+	}
+	return s.record(ctx, namespaces, reachable)
+}
+
+func (s *site) record(ctx context.Context, namespaces []string, kinds []schema.GroupVersionResource) (state.Snapshot, error) {
+	found := make([][]*unstructured.Unstructured, len(namespaces)+1)
 	group, running := errgroup.WithContext(ctx)
-	for i, namespace := range s.namespaces {
+	for i, namespace := range namespaces {
 		group.Go(func() (err error) {
 			found[i], err = s.lister.Namespace(running, namespace)
 			return err
 		})
 	}
 	group.Go(func() (err error) {
-		found[len(s.namespaces)], err = s.lister.List(running, "", wide...)
+		found[len(namespaces)], err = s.lister.List(running, "", kinds...)
 		return err
 	})
 	if err := group.Wait(); err != nil {
@@ -103,10 +125,12 @@ func (s *site) look(ctx context.Context) (state.Snapshot, error) {
 type looks map[string]state.Snapshot
 
 // look takes down all environments.
-func (r *runner) look(ctx context.Context) (looks, error) {
+func (r *runner) look(ctx context.Context) (looks, error) { return r.lookBy(ctx, (*site).look) }
+
+func (r *runner) lookBy(ctx context.Context, look func(*site, context.Context) (state.Snapshot, error)) (looks, error) {
 	out := looks{}
 	for _, s := range r.sites {
-		snapshot, err := s.look(ctx)
+		snapshot, err := look(s, ctx)
 		if err != nil {
 			return nil, err
 		}
@@ -152,7 +176,7 @@ func left(before, after looks, attackers []string) []string {
 		out := state.Snapshot{}
 		for name, recorded := range snapshot {
 			if slices.Contains(attackers, recorded.Owner) || ofAttacker(name, attackers) {
-				if recorded.Derived {
+				if recorded.Derived || recorded.Owner == "" && follows(name) {
 					continue
 				}
 				recorded.UID, recorded.Generation = "", 0
@@ -169,6 +193,13 @@ func left(before, after looks, attackers []string) []string {
 		}
 	}
 	return out
+}
+
+// follows says whether an object is made of another one by a controller, or is a
+// record that Helm keeps.
+func follows(name string) bool {
+	kind, _, _ := strings.Cut(name, " ")
+	return kind == "Pod" || kind == "ReplicaSet" || kind == "Secret"
 }
 
 // timed takes down how long a request took.

@@ -20,6 +20,7 @@ func TestCatalogue(t *testing.T) {
 	}{
 		{"fixtures/attacks", overlay.AttackRole, []string{"layers"}},
 		{"fixtures/attacks/layers", overlay.LayerRole, nil},
+		{"fixtures/changes", overlay.ChangeRole, nil},
 	} {
 		t.Run(test.folder, func(t *testing.T) {
 			overlays, err := overlay.Load(root, test.folder, test.role, test.except...)
