@@ -262,7 +262,7 @@ func (in *Input) findOverlays(assets fs.FS, ids []string) error {
 	if len(ids) == 0 {
 		return nil
 	}
-	overlays, err := overlay.Load(assets, faultsFolder)
+	overlays, err := overlay.Load(assets, faultsFolder, overlay.Fault)
 	if err != nil {
 		return err
 	}

@@ -141,7 +141,7 @@ func write(folder, name string, content []byte) error {
 
 // lay changes the files of one repository.
 func lay(folder, name string, o overlay.Overlay) error {
-	changed, err := o.Change(name, func(file string) ([]byte, error) {
+	changed, err := o.Changed(name, func(file string) ([]byte, error) {
 		return os.ReadFile(filepath.Join(folder, filepath.FromSlash(file)))
 	})
 	if err != nil {

@@ -41,7 +41,7 @@ func (p *program) e2e(ctx context.Context, in *input) error {
 		clusters, err = p.filesFirst(soft, in, read, &summary)
 		if !clusters {
 			report.Tenants, report.Platform.Folder = read.Platform.TenantNames(), read.Platform.Root
-			summary.Waivers = waivers(read.Config.Waivers)
+			summary.Waivers = withoutAttacks(waivers(read.Config.Waivers))
 		}
 		return err
 	})
@@ -75,7 +75,7 @@ func (p *program) e2e(ctx context.Context, in *input) error {
 func (p *program) judgeAll(ctx context.Context, in *input, r *running, report *check.Report, summary *check.SummaryInput) error {
 	selection := Selection{Checks: in.checks, Environments: in.Environments, Tenants: in.Tenants}
 	summary.Plan = p.suite.Plan(r.view, selection)
-	summary.Waivers = waivers(r.view.Config.Waivers)
+	summary.Waivers = withoutAttacks(waivers(r.view.Config.Waivers))
 	const phase, run = "checks", "run"
 	r.display.Handle(progress.Event{Time: time.Now(), Phase: phase})
 	outcomes, err := p.judge(ctx, in, r, run, selection)

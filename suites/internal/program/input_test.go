@@ -33,7 +33,7 @@ var assets = func() fs.FS {
 // suite has the checks that the shipped faults name, and no specs.
 func suite(t *testing.T) Suite {
 	t.Helper()
-	faults, err := overlay.Load(assets, faultsFolder)
+	faults, err := overlay.Load(assets, faultsFolder, overlay.Fault)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -99,7 +99,7 @@ func (p *program) command(ctx context.Context) *cobra.Command {
 		SilenceErrors: true,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) > 0 {
-				return invalid{fmt.Errorf("there is no command %q%s; --help lists the commands", args[0], check.DidYouMean(args[0], []string{"e2e", "files", "up", "down", "clean", "prove", "compare", "policies", "watch"}))}
+				return invalid{fmt.Errorf("there is no command %q%s; --help lists the commands", args[0], check.DidYouMean(args[0], []string{"e2e", "files", "up", "down", "clean", "prove", "attacks", "compare", "policies", "watch"}))}
 			}
 			return nil
 		},
@@ -107,7 +107,7 @@ func (p *program) command(ctx context.Context) *cobra.Command {
 	}
 	root.CompletionOptions.DisableDefaultCmd = true
 	root.SetFlagErrorFunc(wrongFlag)
-	root.AddCommand(p.e2eCommand(ctx), p.filesCommand(ctx), p.compareCommand(ctx), p.upCommand(ctx), p.downCommand(ctx), p.cleanCommand(ctx), p.proveCommand(ctx),
+	root.AddCommand(p.e2eCommand(ctx), p.filesCommand(ctx), p.compareCommand(ctx), p.upCommand(ctx), p.downCommand(ctx), p.cleanCommand(ctx), p.proveCommand(ctx), p.attacksCommand(ctx),
 		p.componentsCommand(ctx), p.policiesCommand(ctx), p.watchCommand(ctx), p.superviseCommand(ctx), p.superviseBenchCommand(ctx), p.measureCommand(ctx), p.judgeCommand(ctx))
 	return root
 }

@@ -98,7 +98,7 @@ func (p *program) proveLive(soft, hard context.Context, in *input, faults []over
 }
 
 func (p *program) faults(chosen []string) ([]overlay.Overlay, error) {
-	all, err := overlay.Load(p.assets, faultsFolder)
+	all, err := overlay.Load(p.assets, faultsFolder, overlay.Fault)
 	if err != nil {
 		return nil, err
 	}

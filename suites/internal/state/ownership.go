@@ -115,6 +115,9 @@ func addressOf(object *unstructured.Unstructured) address {
 	return address{object.GetNamespace(), object.GetKind(), object.GetName()}
 }
 
+// circle is what is wrong with objects that own each other.
+const circle = "its owner references go in a circle"
+
 // conclusion is what is known of an owner.
 type conclusion struct {
 	owner, by, problem string
@@ -158,6 +161,11 @@ func Owners(in OwnersInput) []Ownership {
 
 func (o owners) ownership(object *unstructured.Unstructured, refers []string) Ownership {
 	c := o.ownerOf(object, 0)
+	if c.follows && c.problem != "" && c.problem != circle {
+		// The other one says more.
+		reason, _, _ := strings.Cut(c.problem, "; ")
+		c.problem = c.by + ": " + reason
+	}
 	written, _ := lastWrite(object)
 	return Ownership{
 		Kind: object.GetKind(), Namespace: object.GetNamespace(), Name: object.GetName(),
@@ -246,7 +254,7 @@ func (o owners) ofInventory(object *unstructured.Unstructured, applier string) c
 // follow concludes what is true of the object that another one comes with.
 func (o owners) follow(parent *unstructured.Unstructured, how string, depth int) conclusion {
 	if depth > 8 {
-		return conclusion{problem: "its owner references go in a circle"}
+		return conclusion{problem: circle}
 	}
 	c := o.ownerOf(parent, depth+1)
 	c.by, c.follows = how+" "+called(parent.GetKind(), parent.GetNamespace(), parent.GetName()), true

@@ -295,3 +295,18 @@ nobody      1 objects
 	g.Expect(string(content)).NotTo(ContainSubstring("null"))
 	g.Expect(string(content)).To(ContainSubstring(`{"field":"spec.template.spec.volumes[name=v]","kind":"ConfigMap","namespace":"apps","name":"left","owner":""}`))
 }
+
+// What follows an object that nobody owns says which one that is.
+func TestOwnersOfWhatFollowsAnOrphan(t *testing.T) {
+	t.Parallel()
+	g := NewWithT(t)
+	list := state.Owners(world(t,
+		`{kind: Service, metadata: {name: stray, namespace: apps, uid: x, managedFields: [{manager: kubectl, operation: Apply, time: "2026-05-04T09:00:00Z"}]}}`,
+		`{kind: EndpointSlice, metadata: {name: stray-1, namespace: apps, ownerReferences: [{kind: Service, name: stray, uid: x}]}}`,
+		`{kind: IPAddress, metadata: {name: a}, spec: {parentRef: {resource: services, namespace: apps, name: stray}}}`,
+	))
+	slice, _ := ownership(list, "EndpointSlice", "stray-1")
+	g.Expect(slice.Problem).To(Equal("owner reference to Service apps/stray: no inventory, label or owner reference names its owner"))
+	ip, _ := ownership(list, "IPAddress", "a")
+	g.Expect(ip.Problem).To(Equal("made for Service apps/stray: no inventory, label or owner reference names its owner"))
+}
