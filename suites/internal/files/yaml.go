@@ -6,8 +6,6 @@ import (
 	"slices"
 	"strings"
 
-	"gopkg.in/yaml.v3"
-
 	"github.com/your-org/flux-platform-conformance/suites/internal/check"
 	"github.com/your-org/flux-platform-conformance/suites/internal/platform"
 )
@@ -78,47 +76,12 @@ func syntax(r *reading) verdict {
 			v.add(f.at(f.syntax.Line), "not valid YAML: %s", f.syntax.Detail)
 		}
 		for _, root := range f.documents {
-			for _, twice := range repeated(root) {
-				v.add(f.at(twice.second), "duplicate key %s, first on line %d", quoted(twice.key), twice.first)
+			for _, twice := range platform.Repeated(root) {
+				v.add(f.at(twice.Line), "duplicate key %s, first on line %d", quoted(twice.Key), twice.First)
 			}
 		}
 	}
 	return v
-}
-
-type repetition struct {
-	key           string
-	first, second int
-}
-
-// repeated lists the keys that stand twice in one mapping of a document.
-func repeated(root *yaml.Node) []repetition {
-	var out []repetition
-	mapping := func(node *yaml.Node) {
-		lines := map[string]int{}
-		for i := 0; i+1 < len(node.Content); i += 2 {
-			key := node.Content[i]
-			if key.Kind != yaml.ScalarNode {
-				continue
-			}
-			// «1» and "1" are keys of their own.
-			name := key.ShortTag() + " " + key.Value
-			if first, ok := lines[name]; ok {
-				out = append(out, repetition{key.Value, first, key.Line})
-				continue
-			}
-			lines[name] = key.Line
-		}
-	}
-	if root.Kind == yaml.MappingNode {
-		mapping(root)
-	}
-	walk(root, func(_, value *yaml.Node) {
-		if value.Kind == yaml.MappingNode {
-			mapping(value)
-		}
-	})
-	return out
 }
 
 // quoted is a key as a report may show it: short, and without control characters.

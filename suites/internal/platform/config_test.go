@@ -112,7 +112,7 @@ tenants: [a, a, null]
 	g.Expect(err).To(HaveOccurred())
 	file := filepath.Join(dir, "config.yaml")
 	g.Expect(err.Error()).To(Equal(file + `:1: apiVersion: conformance.flux-platform/v1alpha1 is wanted, this is "conformance.flux-platform/v2"
-` + file + `:3: unknown key "platfrom"; is platform meant? (known are apiVersion, components, developers, environments, ingress, kind, nodeImage, objects, operators, platform, registries, residuals, serves, sources, strict, tenants, timeouts, waivers)
+` + file + `:3: unknown key "platfrom"; is platform meant? (known are apiVersion, components, developers, environments, ingress, kind, nodeImage, objects, operators, platform, production, registries, residuals, serves, sources, strict, tenants, timeouts, waivers)
 ` + file + `:5: sources[0]: nothing answers for https://example.com/a: one of path, charts, module and upstream is wanted
 ` + file + `:6: sources[1]: https://example.com/a.git is answered twice, first on line 5
 ` + file + `:6: sources[1]: path and upstream exclude each other; exactly one is wanted

@@ -200,6 +200,37 @@ type SyntaxError struct {
 // Error renders line and mistake.
 func (e SyntaxError) Error() string { return fmt.Sprintf("line %d: %s", e.Line, e.Detail) }
 
+// Repetition is a key that stands twice in one mapping.
+type Repetition struct {
+	Key string
+	// First and Line are where it stands; of three the third has the first's, too.
+	First, Line int
+}
+
+// Repeated lists the keys that stand twice in one mapping of a document. Some
+// readers take the first value, some the last, and some refuse the file.
+func Repeated(root *yaml.Node) []Repetition {
+	var out []Repetition
+	var look func(*yaml.Node)
+	look = func(node *yaml.Node) {
+		lines := map[string]int{}
+		for i, child := range node.Content {
+			if node.Kind == yaml.MappingNode && i%2 == 0 && child.Kind == yaml.ScalarNode {
+				// «1» and "1" are keys of their own.
+				name := child.ShortTag() + " " + child.Value
+				if first, twice := lines[name]; twice {
+					out = append(out, Repetition{Key: child.Value, First: first, Line: child.Line})
+				} else {
+					lines[name] = child.Line
+				}
+			}
+			look(child)
+		}
+	}
+	look(root)
+	return out
+}
+
 // Expands says whether a document stays, with its aliases followed, below the
 // size and the depth that a value or a manifest needs; where it does not, line
 // tells where.

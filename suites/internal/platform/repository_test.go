@@ -1,6 +1,7 @@
 package platform
 
 import (
+	"strings"
 	"testing"
 
 	. "github.com/onsi/gomega"
@@ -55,4 +56,16 @@ func TestReads(t *testing.T) {
 	reads, built = broken.Environments[0].Tenants[0].Kustomization.Reads()
 	g.Expect(built).To(BeFalse())
 	g.Expect(len(reads)).To(BeNumerically(">", 3), "it is not known which of the artifact it would have read")
+}
+
+// kustomize tells neither the file nor the line of a key that stands twice.
+func TestKeyThatStandsTwice(t *testing.T) {
+	g := NewWithT(t)
+	p := mustLoad(t, small().with(files{"apps/base/configmap.yaml": configMap + "data:\n  other: text\n"}), nil)
+	g.Expect(p.Problems).To(HaveLen(1))
+	g.Expect(p.Problems[0].Err).To(MatchError(`apps/base/configmap.yaml:7: duplicate key "data", first on line 5`))
+
+	documents, err := Decode(strings.NewReader("1: a\n\"1\": b\n? [a]\n: c\nx: {y: 1, z: {y: 2}}\n"))
+	g.Expect(err).NotTo(HaveOccurred())
+	g.Expect(Repeated(documents[0])).To(BeEmpty())
 }
