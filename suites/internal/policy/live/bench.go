@@ -51,6 +51,9 @@ type Bench struct {
 	copies map[string]*copyState
 	// remembered is what was found of policies that change or make objects.
 	remembered map[string]memory
+	// podsOnly are the policies that are judged of which all examples are Pods, and
+	// that are installed as they stand as well.
+	podsOnly map[*example.Policy]bool
 	// places counts how many copies an object of an installation belongs to.
 	places map[string]int
 
@@ -206,7 +209,10 @@ var session = strings.ToLower(rand.Text()[:8])
 
 // newSubject gives a copy its name, which is made of all that it is made of.
 func (b *Bench) newSubject(policy *example.Policy, exceptions, params []*unstructured.Unstructured, aspect Aspect, updates bool) subject {
-	s := subject{policy: policy, exceptions: exceptions, params: params, aspect: aspect, unserved: b.unserved(policy.Object), updates: updates && isLegacy(policy.Object)}
+	s := subject{
+		policy: policy, exceptions: exceptions, params: params, aspect: aspect,
+		unserved: b.unserved(policy.Object), podsOnly: b.podsOnly[policy], updates: updates && isLegacy(policy.Object),
+	}
 	digest := sha256.New()
 	encode := json.NewEncoder(digest)
 	parts := [][]*unstructured.Unstructured{{policy.Object}, policy.Bindings, exceptions, params}
@@ -218,7 +224,7 @@ func (b *Bench) newSubject(policy *example.Policy, exceptions, params []*unstruc
 	}
 	_ = encode.Encode(aspect)
 	_ = encode.Encode(session)
-	_ = encode.Encode([]any{s.unserved, s.updates})
+	_ = encode.Encode([]any{s.unserved, s.podsOnly, s.updates})
 	// What stands twice in a library, in two files, is one copy all the same.
 	s.name = "p" + hex.EncodeToString(digest.Sum(nil))[:10]
 	return s
@@ -268,7 +274,7 @@ func (b *Bench) install(ctx context.Context, subjects []subject, proving map[str
 	}
 	installed := atomic.Int64{}
 	var group errgroup.Group
-	group.SetLimit(firstWorkers)
+	group.SetLimit(mostWorkers)
 	for _, c := range fresh {
 		if c.failed != "" {
 			continue

@@ -74,6 +74,13 @@ func (celForm) install(s subject) (installation, error) {
 	spec["evaluation"] = map[string]any{"admission": map[string]any{"enabled": true}, "background": map[string]any{"enabled": false}}
 	delete(spec, "webhookConfiguration")
 	unstructured.RemoveNestedField(spec, "autogen", "validatingAdmissionPolicy")
+	if s.podsOnly {
+		// Kyverno compiles a policy as often as it derives a form of it, each time that
+		// anything about it changes.
+		if err := unstructured.SetNestedSlice(spec, []any{}, "autogen", "podControllers", "controllers"); err != nil {
+			return installation{}, fmt.Errorf("%s: %w", s.policy, err)
+		}
+	}
 	out := installation{objects: []*unstructured.Unstructured{object}}
 	conditions := aspectConditions(spec, s.aspect)
 	widen, err := constrain(spec, s.aspect, true, &out)
@@ -206,13 +213,18 @@ func (celForm) written(s subject) (objects []*unstructured.Unstructured, why str
 	return []*unstructured.Unstructured{object}, "", nil
 }
 
-// selectFirst puts the selector of the policy as written before its conditions.
+// selectFirst puts the selector of the policy as written before its conditions. One
+// of Kyverno's that has none shares a webhook as it stands, and goes on to do so.
 func selectFirst(object *unstructured.Unstructured, s subject) error {
 	conditions, _, err := unstructured.NestedSlice(object.Object, "spec", "matchConditions")
 	if err != nil {
 		return fmt.Errorf("%s: %w", s.policy, err)
 	}
-	conditions = append([]any{map[string]any{"name": "fpc-ask", "expression": selector(writtenName(s.name))}}, conditions...)
+	expression := selector(writtenName(s.name))
+	if len(conditions) == 0 && object.GroupVersionKind().Group == celGroup {
+		expression += inSharedWebhook
+	}
+	conditions = append([]any{map[string]any{"name": "fpc-ask", "expression": expression}}, conditions...)
 	if err := unstructured.SetNestedSlice(object.Object, conditions, "spec", "matchConditions"); err != nil {
 		return fmt.Errorf("%s: %w", s.policy, err)
 	}

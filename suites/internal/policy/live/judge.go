@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"github.com/your-org/flux-platform-conformance/suites/internal/policy/example"
 )
@@ -151,6 +152,26 @@ func (b *Bench) Judge(ctx context.Context, l *example.Library) (*Judgement, erro
 	return out, nil
 }
 
+// podsOnly are the policies of which all examples are Pods, and one at least fails:
+// so that they are in force with all that Kyverno derives of them is seen in the
+// denial as written.
+func podsOnly(l *example.Library) map[*example.Policy]bool {
+	out := map[*example.Policy]bool{}
+	others := map[*example.Policy]bool{}
+	for _, e := range l.Examples() {
+		f := formOf(e.Policy.Object)
+		if f == nil || f.audits(e.Policy) || e.Subresource != "" || e.Object == nil || e.Object.GroupVersionKind() != podKind {
+			others[e.Policy] = true
+		} else if e.Expected == example.Fail {
+			out[e.Policy] = true
+		}
+	}
+	maps.DeleteFunc(out, func(p *example.Policy, _ bool) bool { return others[p] })
+	return out
+}
+
+var podKind = schema.GroupVersionKind{Version: "v1", Kind: "Pod"}
+
 // forCopies says whether an example is asked of a copy.
 func forCopies(e *example.Example) bool {
 	f := formOf(e.Policy.Object)
@@ -201,6 +222,7 @@ func (b *Bench) stats(out *Judgement) {
 // furnish makes what the examples of a library need whatever is asked of them: the
 // kinds, and the rights of who asks.
 func (b *Bench) furnish(ctx context.Context, l *example.Library) error {
+	b.podsOnly = podsOnly(l)
 	var objects []*unstructured.Unstructured
 	users := map[string]bool{}
 	for _, t := range l.Tests {

@@ -168,6 +168,9 @@ func (legacyForm) install(s subject) (installation, error) {
 		"webhookConfiguration": webhookOf(policy, s.name, orCanary),
 	}
 	annotate(policy, object, kept)
+	if s.podsOnly {
+		object.SetAnnotations(map[string]string{autogenKey: "none"})
+	}
 	canary := canaryObject("ConfigMap", nil)
 	canary.SetNamespace(policy.GetNamespace())
 	return installation{objects: append(exceptions, object), canary: canary}, nil
