@@ -26,12 +26,6 @@ const (
 	isCanary = "has(request.name) && request.name == '" + canaryName + "'"
 )
 
-// selector is the condition that a request asks for a copy. A match condition
-// that is false ends all the others, errors among them.
-func selector(name string) string {
-	return fmt.Sprintf("has(request.userInfo.extra) && '%s' in request.userInfo.extra && '%s' in request.userInfo.extra['%s']", askExtra, name, askExtra)
-}
-
 // orCanary lets an expression hold for a canary.
 func orCanary(expression string) string {
 	return fmt.Sprintf("(%s) || (%s)", isCanary, oneLine(expression))
@@ -156,7 +150,7 @@ func aspectValidations(spec map[string]any, aspect Aspect) []any {
 	return append(out, validation("false", codeSatisfied))
 }
 
-var celWarning = regexp.MustCompile(`(?s)^Policy (p[0-9a-f]{10}) (failed|error): (.*)$`)
+var celWarning = regexp.MustCompile(`(?s)^Policy (` + copyPattern + `) (failed|error): (.*)$`)
 
 func (celForm) read(warning string) (said, bool) {
 	parts := celWarning.FindStringSubmatch(warning)
@@ -231,8 +225,11 @@ func selectFirst(object *unstructured.Unstructured, s subject) error {
 	return nil
 }
 
+// writtenPrefix stands before the name of a copy that stands for its policy as written.
+const writtenPrefix = "w"
+
 // writtenName is what a request asks for when it asks for the policy as written.
-func writtenName(copyName string) string { return "w" + copyName }
+func writtenName(copyName string) string { return writtenPrefix + copyName }
 
 func (celForm) refused(policy *unstructured.Unstructured, refusal string) (string, bool) {
 	for _, how := range []string{" failed: ", " error: "} {

@@ -438,7 +438,7 @@ func (b *Bench) askAll(ctx context.Context, batch []string, queries []*query) er
 		for _, c := range copies {
 			c.seen = false
 		}
-		if err := b.await(ctx, copies); err != nil {
+		if err := b.force(ctx, copies); err != nil {
 			return err
 		}
 	}
@@ -642,15 +642,64 @@ func (b *Bench) denials(ctx context.Context, bases map[*example.Policy]subject, 
 		return nil
 	}
 	b.say("see %d policies refuse as they are written", len(failing))
-	var group errgroup.Group
-	group.SetLimit(mostWorkers)
+	// Kyverno takes many new policies at once for little more than one. So all are made
+	// before the first is asked, and taken away after the last.
+	var writing errgroup.Group
+	writing.SetLimit(mostWorkers)
 	for _, same := range byName {
 		// The one that is there comes first, then the others take its place.
 		slices.SortStableFunc(same, func(x, y *query) int {
 			return len(b.copies[y.copy].written) - len(b.copies[x.copy].written)
 		})
+		if c := b.copies[same[0].copy]; len(c.written) == 0 && c.unwritten == "" {
+			writing.Go(func() error {
+				b.write(ctx, c)
+				return ctx.Err()
+			})
+		}
+	}
+	if err := writing.Wait(); err != nil {
+		return err
+	}
+	// They come into force about in the order in which they were made. So those made
+	// last are asked again and again, and then each of the others about once.
+	last := map[form][]*query{}
+	for _, same := range byName {
+		f := b.copies[same[0].copy].form
+		if now := last[f]; now == nil || b.copies[now[0].copy].writtenAt.Before(b.copies[same[0].copy].writtenAt) {
+			last[f] = same
+		}
+	}
+	err := b.proveEach(ctx, states, slices.Collect(maps.Values(last)))
+	if err == nil {
+		err = b.proveEach(ctx, states, slices.Collect(maps.Values(byName)))
+	}
+	var erasing errgroup.Group
+	erasing.SetLimit(mostWorkers)
+	for _, q := range failing {
+		if c := b.copies[q.copy]; !c.proves {
+			erasing.Go(func() error {
+				b.erase(ctx, c)
+				return nil
+			})
+		}
+	}
+	_ = erasing.Wait() // what could not be taken away is kept in the copy
+	return err
+}
+
+// proveEach shows of policies as they are written that they refuse; those of one name
+// take each other's place.
+func (b *Bench) proveEach(ctx context.Context, states map[*example.Policy]*PolicyState, policies [][]*query) error {
+	var group errgroup.Group
+	group.SetLimit(mostWorkers)
+	for _, same := range policies {
 		group.Go(func() error {
 			for i, q := range same {
+				state := states[q.example.Policy]
+				if state.Denial != "" || state.DenialProblem != "" {
+					continue
+				}
 				c := b.copies[q.copy]
 				if i > 0 {
 					b.erase(ctx, b.copies[same[i-1].copy])
@@ -658,11 +707,8 @@ func (b *Bench) denials(ctx context.Context, bases map[*example.Policy]subject, 
 				if len(c.written) == 0 && (c.unwritten == "" || i > 0) {
 					b.write(ctx, c)
 				}
-				if err := b.prove(ctx, states[q.example.Policy], c, q); err != nil {
+				if err := b.prove(ctx, state, c, q); err != nil {
 					return err
-				}
-				if !c.proves {
-					b.erase(ctx, c)
 				}
 			}
 			return nil
