@@ -17,6 +17,7 @@ ARTIFACTS ?=
 POLICIES ?=
 POLICY ?=
 STRICT ?=
+ATTACK ?=
 
 GO ?= go
 PROGRAM := bin/flux-platform-conformance
@@ -26,13 +27,19 @@ flag = $(if $($(1)),--$(2) '$($(1))')
 inputs = $(call flag,PLATFORM,platform) $(call flag,DEVELOPER,developer) $(call flag,CONFIG,config) $(call flag,PROVIDER,provider) \
 	$(call flag,ENVS,environments) $(call flag,TENANTS,tenants) $(call flag,ARTIFACTS,artifacts)
 
-.PHONY: help e2e compare policies watch test lint unit prove live up down clean bench program fuzz
+.PHONY: help e2e files attacks compare policies watch test lint unit prove live up down clean bench program fuzz
 
 help: ## This list
 	@scripts/help.sh $(MAKEFILE_LIST)
 
 e2e: program ## The main job: PLATFORM= DEVELOPER= CONFIG= PROVIDER= ENVS= TENANTS= CHECKS= KEEP=1 ARTIFACTS=
 	@$(PROGRAM) e2e $(inputs) $(call flag,CHECKS,checks) $(if $(KEEP),--keep)
+
+files: program ## What the files alone show, in a second and without a cluster: PLATFORM= DEVELOPER= CONFIG= ENVS= TENANTS= CHECKS= ARTIFACTS=
+	@$(PROGRAM) files $(inputs) $(call flag,CHECKS,checks)
+
+attacks: program ## Every attack against the layer that must stop it: ATTACK=ATK-F01,policy PLATFORM= PROVIDER= ENVS= ARTIFACTS=
+	@$(PROGRAM) attacks $(inputs) $(call flag,ATTACK,attack)
 
 compare: program ## The checks on embedded and on kind, outcome beside outcome: as e2e, and EXPLAINED= REPORTS=A/report.json,B/report.json
 	@$(PROGRAM) compare $(inputs) $(call flag,CHECKS,checks) $(call flag,EXPLAINED,explained) $(call flag,REPORTS,reports)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"io/fs"
-	"path"
 	"path/filepath"
 	"slices"
 	"sort"
@@ -43,7 +42,7 @@ var _ = perTenant(check.Check{
 		}
 		want[value.ConfigMap][value.Key] = value.File
 		delete(brought, value.File.Origin.File)
-		if problem := misplaced(env, tenant, value.File.Origin.File); problem != "" {
+		if problem := env.view.Platform.Misplaced(env.Name, tenant.Name, value.File.Origin.File); problem != "" {
 			problems = append(problems, fmt.Sprintf("key %s comes from %s, %s", value.Key, value.File.Origin, problem))
 		}
 	}
@@ -103,20 +102,6 @@ func broughtFiles(tenant *platform.Tenant) (map[string]bool, error) {
 		}
 	}
 	return out, nil
-}
-
-// misplaced says why a file of the developers is another tenant's or another
-// environment's, as its folders name them.
-func misplaced(env *environment, tenant *platform.Tenant, file string) string {
-	for _, folder := range strings.Split(path.Dir(file), "/") {
-		if folder != env.Name && env.view.Platform.Environment(folder) != nil {
-			return "which is of the environment " + folder
-		}
-		if folder != tenant.Name && slices.Contains(env.view.Platform.TenantNames(), folder) {
-			return "which is of the tenant " + folder
-		}
-	}
-	return ""
 }
 
 func firstDifference(a, b string) int {

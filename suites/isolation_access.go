@@ -83,6 +83,7 @@ var _ = perTenant(check.Check{
 		return len(again) == 0 || time.Now().After(current.inForce), nil
 	})
 	Expect(err).NotTo(HaveOccurred())
+	sort.Strings(problems)
 	expectNone(problems, "what %s may do, or may not", user)
 })
 
@@ -94,10 +95,11 @@ type write struct {
 	own bool
 }
 
-// standing is a declared object and how it stands in the cluster.
+// standing is an object, whose it is, and how it stands in the cluster.
 type standing struct {
 	platform.Object
-	live *unstructured.Unstructured
+	whose string
+	live  *unstructured.Unstructured
 }
 
 // String names the write in messages.
@@ -105,13 +107,25 @@ func (w write) String() string {
 	if w.own {
 		return fmt.Sprintf("%s of its own %s", w.verb, w.object)
 	}
-	return fmt.Sprintf("%s of %s of %s", w.verb, w.object, w.object.Owner.Tenant)
+	return fmt.Sprintf("%s of %s of %s", w.verb, w.object, w.object.whose)
 }
 
 // send asks the API server as the tenant's reconciler would.
 func (w write) send(ctx context.Context, actor client.Client, tenant *platform.Tenant) error {
-	if w.verb == "delete" {
+	switch w.verb {
+	case "delete":
 		return actor.Delete(ctx, w.object.DeepCopy(), client.DryRunAll)
+	case "create":
+		// That the name is taken is found out when all have admitted it.
+		err := actor.Create(ctx, takenOver(w.object.live, tenant), client.DryRunAll)
+		if apierrors.IsAlreadyExists(err) {
+			return nil
+		}
+		return err
+	case "update":
+		object := takenOver(w.object.live, tenant)
+		object.SetResourceVersion(w.object.live.GetResourceVersion())
+		return actor.Update(ctx, object, client.DryRunAll)
 	}
 	takeover := client.ApplyConfigurationFromUnstructured(takenOver(w.object.live, tenant))
 	return actor.Apply(ctx, takeover, client.DryRunAll, client.ForceOwnership, client.FieldOwner("kustomize-controller"))
@@ -150,8 +164,8 @@ type refusal struct {
 // what was refused before, too.
 type refusers map[refusal]bool
 
-// judgeWrites sends all, and returns what is wrong with the answers and the
-// writes that were answered so. by tells who refused, or why nobody did. A
+// judgeWrites sends all, and returns what is wrong with the answers and, beside
+// each, the write that was answered so. by tells who refused, or why nobody did. A
 // policy may keep from deletion what is in use, whoever owns it: where it refuses
 // no other tenant's object of the kind, that of the tenant itself shows nothing
 // else than that somebody else looked at whose the others are.
@@ -193,7 +207,6 @@ func judgeWrites(tries []write, refused refusers, send func(write) error, by fun
 			again = append(again, tries[i])
 		}
 	}
-	sort.Strings(problems)
 	return problems, again
 }
 
@@ -216,7 +229,7 @@ func firstThere(ctx context.Context, env *environment, objects []platform.Object
 	for _, object := range objects {
 		live, err := env.live(ctx, object)
 		if err == nil {
-			return standing{object, live}, true, nil
+			return standing{object, object.Owner.Tenant, live}, true, nil
 		}
 		if !apierrors.IsNotFound(err) {
 			return standing{}, false, fmt.Errorf("read %s: %w", object, err)

@@ -60,8 +60,12 @@ var _ = perEnvironment(check.Check{
 // they are in force.
 func noteOthers(env *environment) {
 	for _, p := range env.Policies {
-		if !policy.Validates(p.Unstructured) {
-			note(fmt.Sprintf("%s is not judged: it changes or makes objects, and refuses none; its examples are for the command `policies`", p))
+		switch {
+		case policy.Validates(p.Unstructured):
+		case policy.Changes(p.Unstructured):
+			note(fmt.Sprintf("of %s it is seen that it fails closed, not what it does: it changes objects, and refuses none; its examples are for the command `policies`", p))
+		default:
+			note(fmt.Sprintf("%s is not judged: it makes objects, and refuses none; its examples are for the command `policies`", p))
 		}
 	}
 }
@@ -157,7 +161,7 @@ var _ = perEnvironment(check.Check{
 	ID:    "POL-002",
 	Title: "every policy denies, fails closed, and its webhook asks for all that the policy speaks of",
 	Why: "a policy in Audit writes down what it is there to stop, one that ignores failures stops " +
-		"nothing while Kyverno is away, and a webhook that leaves out an operation never asks it",
+		"and changes nothing while Kyverno is away, and a webhook that leaves out an operation never asks it",
 	Remedy: "set validationActions: [Deny] (failureAction: Enforce on a rule of a ClusterPolicy) and failurePolicy: Fail; " +
 		"see who else writes the webhook configuration",
 	Reference: "https://kyverno.io/docs/policy-types/validating-policy/",
@@ -166,8 +170,15 @@ var _ = perEnvironment(check.Check{
 	noteOthers(env)
 	policies := validating(env)
 	expectSome(policies, "the platform declares no policy of Kyverno that refuses anything: nothing but RBAC and Flux's own flags is between its tenants")
-	configurations := &admissionv1.ValidatingWebhookConfigurationList{}
-	Expect(env.client.List(ctx, configurations)).To(Succeed())
+	validatingHooks, mutatingHooks := &admissionv1.ValidatingWebhookConfigurationList{}, &admissionv1.MutatingWebhookConfigurationList{}
+	Expect(env.client.List(ctx, validatingHooks)).To(Succeed())
+	Expect(env.client.List(ctx, mutatingHooks)).To(Succeed())
+	webhooks := policy.Webhooks(validatingHooks.Items, mutatingHooks.Items)
+	for _, p := range env.Policies {
+		if policy.Changes(p.Unstructured) && !policy.Validates(p.Unstructured) {
+			policies = append(policies, p)
+		}
+	}
 	var problems []string
 	for _, declared := range policies {
 		live, err := env.live(ctx, declared)
@@ -175,7 +186,7 @@ var _ = perEnvironment(check.Check{
 			problems = append(problems, fmt.Sprintf("%s, declared at %s, is not in the cluster: %s", declared, declared.Origin, err))
 			live = nil
 		}
-		for _, problem := range policy.Open(declared.Unstructured, live, configurations.Items) {
+		for _, problem := range policy.Open(declared.Unstructured, live, webhooks) {
 			problems = append(problems, fmt.Sprintf("%s, declared at %s: %s", declared, declared.Origin, problem))
 		}
 	}

@@ -11,7 +11,6 @@ import (
 
 	"github.com/your-org/flux-platform-conformance/suites/internal/bringup"
 	"github.com/your-org/flux-platform-conformance/suites/internal/cluster"
-	"github.com/your-org/flux-platform-conformance/suites/internal/platform"
 )
 
 func TestLacks(t *testing.T) {
@@ -53,17 +52,6 @@ func TestUnexplainedComparesWithTheWorkload(t *testing.T) {
 	g.Expect(unexplained(backed, args("--a=2", "--port=80"), []cluster.Override{override})).To(ConsistOf(ContainSubstring("the workload declares --a=2, its pod does not")))
 	g.Expect(unexplained(backed, args("--a=1", "--port=80", "--more"), []cluster.Override{override})).To(ConsistOf(ContainSubstring("--more")))
 	g.Expect(unexplained(backed, args("--a=1", "--port=$(PORT)"), []cluster.Override{override})).To(BeEmpty())
-}
-
-func TestMisplaced(t *testing.T) {
-	tenants := []*platform.Tenant{{Name: "beetle"}, {Name: "sonar"}}
-	model := &platform.Platform{Environments: []*platform.Environment{{Name: "dev", Tenants: tenants}, {Name: "prd", Tenants: tenants}}}
-	env := &environment{Environment: model.Environments[0], view: &bringup.View{Platform: model}}
-	g := NewWithT(t)
-	g.Expect(misplaced(env, tenants[0], "dev/beetle/config.yaml")).To(BeEmpty())
-	g.Expect(misplaced(env, tenants[0], "base/beetle/config.yaml")).To(BeEmpty())
-	g.Expect(misplaced(env, tenants[0], "prd/beetle/config.yaml")).To(Equal("which is of the environment prd"))
-	g.Expect(misplaced(env, tenants[0], "dev/sonar/config.yaml")).To(Equal("which is of the tenant sonar"))
 }
 
 func TestUnansweredTellsSimulatedWebhooksFromRefusals(t *testing.T) {

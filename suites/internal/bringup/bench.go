@@ -15,6 +15,7 @@ import (
 	helmv2 "github.com/fluxcd/helm-controller/api/v2"
 	"golang.org/x/sync/errgroup"
 	"helm.sh/helm/v4/pkg/chart/v2/loader"
+	appsv1 "k8s.io/api/apps/v1"
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/util/wait"
@@ -269,7 +270,11 @@ func (b *bench) install(ctx context.Context, c cluster.Cluster, brought kyvernoO
 	if err := bootstrap.Apply(ctx, api, slices.Concat(brought.definitions, brought.release)); err != nil {
 		return err
 	}
-	if err := b.awaitKyverno(ctx, api); err != nil {
+	err = b.awaitKyverno(ctx, api)
+	if err == nil {
+		err = b.awaitControllers(ctx, api, brought.release)
+	}
+	if err != nil {
 		return fmt.Errorf("%w%s", err, restless(context.WithoutCancel(ctx), c))
 	}
 	return nil
@@ -332,4 +337,45 @@ func (b *bench) awaitKyverno(ctx context.Context, api client.Client) error {
 		return fmt.Errorf("wait until Kyverno answers: %w; the last answer: %s", err, last)
 	}
 	return nil
+}
+
+// awaitControllers waits until all of Kyverno's programs run: the one that makes and
+// changes objects after a request answers no webhook.
+func (b *bench) awaitControllers(ctx context.Context, api client.Client, release []*unstructured.Unstructured) error {
+	for _, declared := range release {
+		if declared.GetKind() != "Deployment" {
+			continue
+		}
+		name := client.ObjectKey{Namespace: declared.GetNamespace(), Name: declared.GetName()}
+		missing := ""
+		err := wait.PollUntilContextTimeout(ctx, answerInterval, answerTimeout, true, func(ctx context.Context) (bool, error) {
+			live := &appsv1.Deployment{}
+			if err := api.Get(ctx, name, live); err != nil {
+				missing = err.Error()
+			} else {
+				missing = unavailable(live)
+			}
+			b.tell(progress.Event{Environment: BenchName, Phase: phaseKyverno, Waiting: "Deployment " + name.Name, Message: missing})
+			return missing == "", nil
+		})
+		if err != nil {
+			return fmt.Errorf("wait until the Deployment %s is available: %w; the last state: %s", name, err, missing)
+		}
+	}
+	return nil
+}
+
+// unavailable says what a Deployment lacks; empty: nothing.
+func unavailable(d *appsv1.Deployment) string {
+	wanted := int32(1)
+	if d.Spec.Replicas != nil {
+		wanted = *d.Spec.Replicas
+	}
+	switch status := d.Status; {
+	case status.ObservedGeneration < d.Generation:
+		return fmt.Sprintf("generation %d was not observed yet", d.Generation)
+	case status.UpdatedReplicas < wanted || status.AvailableReplicas < wanted:
+		return fmt.Sprintf("%d of %d replicas are available", status.AvailableReplicas, wanted)
+	}
+	return ""
 }

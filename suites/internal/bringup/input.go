@@ -245,6 +245,9 @@ func (in *Input) narrow(options Options) error {
 	if len(tenants) == 0 {
 		tenants = in.Config.Tenants
 	}
+	if _, err := in.Platform.Select(in.Config.Production, nil); err != nil {
+		return fmt.Errorf("%s: production: %w", in.Config.File, err)
+	}
 	selected, err := in.Platform.Select(environments, tenants)
 	if err != nil {
 		return err
@@ -259,7 +262,7 @@ func (in *Input) findOverlays(assets fs.FS, ids []string) error {
 	if len(ids) == 0 {
 		return nil
 	}
-	overlays, err := overlay.Load(assets, faultsFolder)
+	overlays, err := overlay.Load(assets, faultsFolder, overlay.Fault)
 	if err != nil {
 		return err
 	}

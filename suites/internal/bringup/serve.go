@@ -134,7 +134,7 @@ func Lay(ctx context.Context, r Repository, o overlay.Overlay) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	files, err := o.Change(r.Name, func(file string) ([]byte, error) { return source.ReadFile(ctx, r.Bare, revision, file) })
+	files, err := o.Changed(r.Name, func(file string) ([]byte, error) { return source.ReadFile(ctx, r.Bare, revision, file) })
 	if err != nil {
 		return "", err
 	}

@@ -33,16 +33,16 @@ const (
 	ScopeTenant Scope = "tenant"
 )
 
-// idForm is AREA-NNN. It also makes an ID safe as a folder name.
-var idForm = regexp.MustCompile(`^[A-Z]{2,8}-[0-9]{3}$`)
+// idForm is AREA-NNN or AREA-XNN. It also makes an ID safe as a folder name.
+var idForm = regexp.MustCompile(`^[A-Z]{2,8}-([0-9]{3}|[A-Z][0-9]{2})$`)
 
 // areaOrder is the order in which reports list the areas; an area that is not
 // named here comes after them.
-var areaOrder = []string{"BOOT", "TEN", "CFG", "ISO", "POL", "ATK", "GIT", "RES", "SCL", "UPG"}
+var areaOrder = []string{"FILE", "BOOT", "TEN", "CFG", "ISO", "POL", "ATK", "GIT", "RES", "SCL", "UPG"}
 
 // Check is one conformance statement. Every field but Needs is required.
 type Check struct {
-	// ID is the stable name, AREA-NNN. It never changes and is never reused.
+	// ID is the stable name, AREA-NNN or AREA-XNN. It never changes and is never reused.
 	ID string `json:"id"`
 	// Title is the statement itself, as a sentence that is true when the check
 	// passes.
@@ -73,7 +73,7 @@ func (c Check) Area() string {
 func (c Check) Validate() error {
 	var errs []error
 	if !idForm.MatchString(c.ID) {
-		errs = append(errs, fmt.Errorf("id %q is not of the form AREA-NNN", c.ID))
+		errs = append(errs, fmt.Errorf("id %q is not of the form AREA-NNN or AREA-XNN", c.ID))
 	}
 	for _, field := range []struct{ name, value string }{
 		{"title", c.Title},

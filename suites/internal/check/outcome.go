@@ -61,7 +61,7 @@ type Outcome struct {
 func (o Outcome) Validate() error {
 	var errs []error
 	if !idForm.MatchString(o.Check) {
-		errs = append(errs, fmt.Errorf("check %q is not of the form AREA-NNN", o.Check))
+		errs = append(errs, fmt.Errorf("check %q is not of the form AREA-NNN or AREA-XNN", o.Check))
 	}
 	if o.Tenant != "" && o.Environment == "" {
 		errs = append(errs, errors.New("a tenant is named without an environment"))

@@ -86,6 +86,11 @@ type Report struct {
 	RefusedRequests []RefusedRequest `json:"refusedRequests"`
 	// Notes are remarks for the reader that decide nothing.
 	Notes []string `json:"notes"`
+	// Attachments are the files that lie beside the report; Attach adds to them.
+	Attachments []AttachmentFile `json:"attachments"`
+
+	// attached are the attachments themselves, in the order of the files.
+	attached []Attachment
 }
 
 // Platform is the repository under test.
@@ -228,9 +233,9 @@ func (r *Report) Apply(s Summary) {
 	}
 }
 
-// Write makes report.json and junit.xml in the folder, which is created where it
-// is missing. Both are replaced as a whole: a reader never sees half a report.
-// Secrets are taken out of every text.
+// Write makes report.json, junit.xml and a file for each attachment in the folder,
+// which is created where it is missing. Each is replaced as a whole: a reader never
+// sees half a report. Secrets are taken out of every text.
 func (r Report) Write(dir string) error {
 	clean, err := r.normalised()
 	if err != nil {
@@ -245,6 +250,10 @@ func (r Report) Write(dir string) error {
 	}
 	junit, err := clean.junit()
 	if err != nil {
+		return err
+	}
+	// What the report lists is there before the report is.
+	if err := r.writeAttachments(dir); err != nil {
 		return err
 	}
 	return errors.Join(

@@ -120,6 +120,9 @@ func example(t testing.TB) check.Report {
 		}},
 		Notes: []string{"no cluster is kept; KEEP=1 keeps it"},
 	}
+	report.Attach(check.Attachment{
+		Environment: "dev", Name: "ownership", Content: []byte(`{"tenants":[]}`), Text: "beetle   3 objects, nothing shared\n",
+	})
 	report.Apply(check.Summarize(check.SummaryInput{
 		Checks: checks,
 		Plan: check.Plan(checks, []string{"dev", "prd"}, func(string) []string { return []string{"beetle", "sonar"} },
@@ -177,7 +180,7 @@ func TestWrite(t *testing.T) {
 	}
 	entries, err := os.ReadDir(folder)
 	g.Expect(err).NotTo(HaveOccurred())
-	g.Expect(entries).To(HaveLen(2), "nothing half-written is left")
+	g.Expect(entries).To(HaveLen(3), "nothing half-written is left beside the attachments")
 
 	content, err := os.ReadFile(filepath.Join(folder, check.ReportFile))
 	g.Expect(err).NotTo(HaveOccurred())
@@ -267,6 +270,9 @@ func TestSchemaIsComplete(t *testing.T) {
 			properties := node["properties"].(map[string]any)
 			var names []string
 			for i := range kind.NumField() {
+				if !kind.Field(i).IsExported() {
+					continue
+				}
 				name, _, _ := strings.Cut(kind.Field(i).Tag.Get("json"), ",")
 				names = append(names, name)
 				g.Expect(properties).To(HaveKey(name), path)

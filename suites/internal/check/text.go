@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"io"
+	"regexp"
 	"slices"
 	"strings"
 	"unicode"
@@ -53,8 +54,8 @@ func (o TextOptions) Paint(colour Colour, value string) string {
 }
 
 // WriteText writes the end of a run for a person: the table of areas and
-// environments, each failure with what to do about it, notes, and as its last
-// line the result.
+// environments, what checks found out beside their outcomes, each failure with what
+// to do about it, notes, and as its last line the result.
 func (r Report) WriteText(w io.Writer, options TextOptions) error {
 	clean, err := r.normalised()
 	if err != nil {
@@ -67,6 +68,7 @@ func (r Report) WriteText(w io.Writer, options TextOptions) error {
 	}
 	t.substitutes()
 	t.table()
+	t.attachments(r.attached)
 	t.failures()
 	t.problems()
 	t.notes()
@@ -166,6 +168,43 @@ func (t *text) table() {
 		from = to
 	}
 }
+
+// attachments shows the text of each, line by line: they are drawn, so nothing is
+// wrapped.
+func (t *text) attachments(list []Attachment) {
+	for _, a := range list {
+		body := strings.TrimRight(Redact(a.Text), "\n")
+		if body == "" {
+			continue
+		}
+		t.out.WriteString(t.options.Paint(Strong, Printable(a.Name+", "+cmp.Or(a.Environment, platformTitle))) + "\n")
+		for _, line := range strings.Split(body, "\n") {
+			t.out.WriteString(t.painted(line) + "\n")
+		}
+		t.out.WriteString("\n")
+	}
+}
+
+// painted is a line whose control characters are replaced, but for its colours
+// where colours are allowed.
+func (t *text) painted(line string) string {
+	if !t.options.Colour {
+		return strings.TrimRight(Printable(ansi.ReplaceAllString(line, "")), " ")
+	}
+	var out strings.Builder
+	for line != "" {
+		colour := sgr.FindStringIndex(line)
+		if colour == nil {
+			break
+		}
+		out.WriteString(Printable(ansi.ReplaceAllString(line[:colour[0]], "")) + line[colour[0]:colour[1]])
+		line = line[colour[1]:]
+	}
+	return out.String() + Printable(ansi.ReplaceAllString(line, ""))
+}
+
+// sgr is a sequence that colours, and does nothing else.
+var sgr = regexp.MustCompile(`\x1b\[[0-9;]*m`)
 
 // resultWords are the results as the summary counts them. Only a failure shouts.
 var resultWords = map[Result]string{

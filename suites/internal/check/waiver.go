@@ -63,7 +63,7 @@ type Waiver struct {
 func (w Waiver) Validate() error {
 	var errs []error
 	if !idForm.MatchString(w.Check) {
-		errs = append(errs, fmt.Errorf("check %q is not of the form AREA-NNN", w.Check))
+		errs = append(errs, fmt.Errorf("check %q is not of the form AREA-NNN or AREA-XNN", w.Check))
 	}
 	if strings.TrimSpace(w.Reason) == "" {
 		errs = append(errs, errors.New("reason is empty; say why the failure is accepted"))

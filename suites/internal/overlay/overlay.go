@@ -56,8 +56,17 @@ type Overlay struct {
 	Patches []Patch `json:"patches,omitempty"`
 	// Objects are sent to the cluster, in this order, once the files are in force.
 	Objects []Send `json:"objects,omitempty"`
-	// Expect is what the checks must say.
-	Expect Expect `json:"expect"`
+	// Reviews are requests without a body that only RBAC judges.
+	Reviews []Review `json:"reviews,omitempty"`
+
+	// Expect is what the checks must say: the overlay is a fault.
+	Expect Expect `json:"expect,omitzero"`
+	// Attack is who must stop it, and how one sees that: the overlay is an attack.
+	Attack *Attack `json:"attack,omitempty"`
+	// Change is what may become of it: the overlay is a change as any.
+	Change *Extents `json:"change,omitempty"`
+	// Layer is what it switches off: the overlay shows what attacks meet then.
+	Layer *Switch `json:"layer,omitempty"`
 
 	// Files maps repository, then path, to the content laid over it; read from
 	// the folder files/REPOSITORY/PATH.
@@ -70,8 +79,16 @@ type Patch struct {
 	Path       string `json:"path"`
 	// Replace swaps a text that must stand in the file exactly once.
 	Replace *Replace `json:"replace,omitempty"`
+	// Insert adds a text after one that must stand in the file exactly once.
+	Insert *Insert `json:"insert,omitempty"`
 	// Delete removes the file.
 	Delete bool `json:"delete,omitempty"`
+}
+
+// Insert adds Text after After, found exactly once.
+type Insert struct {
+	After string `json:"after"`
+	Text  string `json:"text"`
 }
 
 // Replace swaps Old, found exactly once, for New.
@@ -84,7 +101,11 @@ type Replace struct {
 type Send struct {
 	// As is the impersonated user; empty: the cluster's administrator.
 	As string `json:"as,omitempty"`
-	// Operation is «apply» (server-side, the default), «delete», «recreate»
+	// Groups are those of that user; none: the ones that the API server gives to
+	// every service account by itself.
+	Groups []string `json:"groups,omitempty"`
+	// Operation is «apply» (server-side, the default), «create», «update» (the
+	// manifest laid over what stands there, as a whole), «delete», «recreate»
 	// (delete, wait until gone, create) or «patch» (the manifest is a merge patch).
 	Operation string `json:"operation,omitempty"`
 	// Subresource is what of the object is applied or patched, such as resize of a
@@ -111,32 +132,46 @@ type Expect struct {
 	MayFollow []string `json:"mayFollow,omitempty"`
 }
 
+// operations are what can be done with an object.
+var operations = []string{"apply", "create", "update", "delete", "recreate", "patch"}
+
 var idPattern = regexp.MustCompile(`^[A-Z]{3}-[A-Z]?[0-9]{2,3}$`)
 
-// Load reads every overlay below dir, sorted by folder. It errs on a folder
-// without overlay.yaml, an unknown key, an unknown repository, a change that
-// changes nothing, and on two overlays of one ID.
-func Load(fsys fs.FS, dir string) ([]Overlay, error) {
+// Load reads every overlay below dir, sorted by folder, which all have one role;
+// the folders named in except are no overlays. It errs on a folder without
+// overlay.yaml, an unknown key, an unknown repository, a change that changes
+// nothing, another role, and on two overlays of one ID.
+func Load(fsys fs.FS, dir string, role Role, except ...string) ([]Overlay, error) {
 	entries, err := fs.ReadDir(fsys, dir)
 	if err != nil {
 		return nil, fmt.Errorf("read overlays: %w", err)
 	}
 	seen := map[string]string{}
 	var out []Overlay
+	var problems []error
 	for _, entry := range entries {
-		if !entry.IsDir() {
+		if !entry.IsDir() || slices.Contains(except, entry.Name()) {
 			continue
 		}
 		folder := path.Join(dir, entry.Name())
 		o, err := loadOne(fsys, folder)
-		if err != nil {
-			return nil, fmt.Errorf("overlay %s: %w", folder, err)
+		other, double := seen[o.ID]
+		switch {
+		case err != nil:
+		case o.Role() != role:
+			err = fmt.Errorf("it is a %s, and %s holds what is a %s", o.Role(), dir, role)
+		case double:
+			err = fmt.Errorf("id %s is taken by %s", o.ID, other)
 		}
-		if other, double := seen[o.ID]; double {
-			return nil, fmt.Errorf("overlay %s: id %s is taken by %s", folder, o.ID, other)
+		if err != nil {
+			problems = append(problems, fmt.Errorf("overlay %s: %w", folder, err))
+			continue
 		}
 		seen[o.ID] = folder
 		out = append(out, o)
+	}
+	if err := errors.Join(problems...); err != nil {
+		return nil, err
 	}
 	if len(out) == 0 {
 		return nil, fmt.Errorf("read overlays: %s holds none", dir)
@@ -191,10 +226,11 @@ func loadOne(fsys fs.FS, folder string) (Overlay, error) {
 }
 
 func (o Overlay) changesSomething() error {
-	if len(o.Files) == 0 && len(o.Patches) == 0 && len(o.Objects) == 0 {
+	if len(o.Files) == 0 && len(o.Patches) == 0 && len(o.Objects) == 0 && len(o.Reviews) == 0 &&
+		(o.Attack == nil || o.Attack.Layer != "network") {
 		return errors.New("it changes nothing: give files/, patches or objects")
 	}
-	return nil
+	return o.complete()
 }
 
 // Parse decodes one overlay.yaml strictly and validates what can be told from
@@ -213,7 +249,7 @@ func Parse(data []byte) (Overlay, error) {
 		problem("it must begin with apiVersion %s, kind %s", APIVersion, Kind)
 	}
 	if !idPattern.MatchString(o.ID) {
-		problem("id %q has not the form AAA-000", o.ID)
+		problem("id %q has not the form AAA-000 or AAA-X00", o.ID)
 	}
 	if o.Title == "" {
 		problem("title is missing")
@@ -224,9 +260,7 @@ func Parse(data []byte) (Overlay, error) {
 	if o.When != "running" && o.When != "bringup" {
 		problem("when %q is neither running nor bringup", o.When)
 	}
-	if len(o.Expect.Fails) == 0 {
-		problem("expect.fails names no check")
-	}
+	problems = append(problems, o.roles()...)
 	for _, id := range slices.Sorted(maps.Keys(o.Expect.Fails)) {
 		if o.Expect.Fails[id] == "" {
 			problem("expect.fails.%s has no message: a failure for any reason would do", id)
@@ -239,8 +273,11 @@ func Parse(data []byte) (Overlay, error) {
 		if !fs.ValidPath(p.Path) || p.Path == "." || strings.HasPrefix(p.Path+"/", ".git/") {
 			problem("patches[%d].path %q is not a path inside the repository", i, p.Path)
 		}
-		if (p.Replace == nil) == !p.Delete {
-			problem("patches[%d] needs one of replace, delete", i)
+		if ways := count(p.Replace != nil, p.Insert != nil, p.Delete); ways != 1 {
+			problem("patches[%d] needs one of replace, insert, delete", i)
+		}
+		if p.Insert != nil && (p.Insert.After == "" || p.Insert.Text == "") {
+			problem("patches[%d].insert needs after and text", i)
 		}
 		if p.Replace != nil && (p.Replace.Old == "" || p.Replace.Old == p.Replace.New) {
 			problem("patches[%d].replace changes nothing", i)
@@ -251,10 +288,13 @@ func Parse(data []byte) (Overlay, error) {
 		if s.Operation == "" {
 			s.Operation = "apply"
 		}
-		if !slices.Contains([]string{"apply", "delete", "recreate", "patch"}, s.Operation) {
-			problem("objects[%d].operation %q is not one of apply, delete, recreate, patch", i, s.Operation)
+		if !slices.Contains(operations, s.Operation) {
+			problem("objects[%d].operation %q is not one of %s", i, s.Operation, strings.Join(operations, ", "))
 		}
-		if s.Subresource != "" && s.Operation != "apply" && s.Operation != "patch" {
+		if len(s.Groups) > 0 && s.As == "" {
+			problem("objects[%d].groups are nobody's: say as", i)
+		}
+		if s.Subresource != "" && (s.Operation == "delete" || s.Operation == "recreate") {
 			problem("objects[%d].subresource: %s knows none", i, s.Operation)
 		}
 		if (s.Manifest == nil) == (s.File == "") {
@@ -288,6 +328,17 @@ func single(data []byte) error {
 			return errors.New("it is one document, this is a second one")
 		}
 	}
+}
+
+// count is how many hold.
+func count(conditions ...bool) int {
+	n := 0
+	for _, holds := range conditions {
+		if holds {
+			n++
+		}
+	}
+	return n
 }
 
 func (s *Send) read(fsys fs.FS, folder string) error {
@@ -328,9 +379,9 @@ func (o Overlay) Touches() []string {
 	return out
 }
 
-// Change computes the files of one repository under the overlay: path to
+// Changed computes the files of one repository under the overlay: path to
 // content, nil where the file goes. read returns a file's present content.
-func (o Overlay) Change(repository string, read func(path string) ([]byte, error)) (map[string][]byte, error) {
+func (o Overlay) Changed(repository string, read func(path string) ([]byte, error)) (map[string][]byte, error) {
 	out := map[string][]byte{}
 	for name, content := range o.Files[repository] {
 		out[name] = content
@@ -350,13 +401,22 @@ func (o Overlay) Change(repository string, read func(path string) ([]byte, error
 			out[p.Path] = nil
 			continue
 		}
-		if n := strings.Count(string(content), p.Replace.Old); n != 1 {
+		old, replacement := p.swap()
+		if n := strings.Count(string(content), old); n != 1 {
 			return nil, fmt.Errorf("overlay %s: patches[%d]: the text to replace stands %d times in %s of the %s repository, not once: %q",
-				o.ID, i, n, p.Path, repository, p.Replace.Old)
+				o.ID, i, n, p.Path, repository, old)
 		}
-		out[p.Path] = []byte(strings.Replace(string(content), p.Replace.Old, p.Replace.New, 1))
+		out[p.Path] = []byte(strings.Replace(string(content), old, replacement, 1))
 	}
 	return out, nil
+}
+
+// swap is what the patch puts for what.
+func (p Patch) swap() (old, replacement string) {
+	if p.Insert != nil {
+		return p.Insert.After, p.Insert.After + p.Insert.Text
+	}
+	return p.Replace.Old, p.Replace.New
 }
 
 // In says whether the overlay takes effect in an environment.
@@ -372,7 +432,17 @@ func (o Overlay) Meets(other Overlay) bool {
 		return true
 	}
 	mine := o.places()
-	return slices.ContainsFunc(other.places(), func(place string) bool { return slices.Contains(mine, place) })
+	return slices.ContainsFunc(other.places(), func(place string) bool { return slices.Contains(mine, place) }) ||
+		o.inserts(other) || other.inserts(o)
+}
+
+// inserts says whether the overlay adds to a file that the other one changes
+// otherwise. Both may add to one.
+func (o Overlay) inserts(other Overlay) bool {
+	theirs := other.places()
+	return slices.ContainsFunc(o.Patches, func(p Patch) bool {
+		return p.Insert != nil && slices.Contains(theirs, p.Repository+"/"+p.Path)
+	})
 }
 
 // together says whether there is an environment in which both take effect.
@@ -389,7 +459,9 @@ func (o Overlay) places() []string {
 		}
 	}
 	for _, p := range o.Patches {
-		out = append(out, p.Repository+"/"+p.Path)
+		if p.Insert == nil {
+			out = append(out, p.Repository+"/"+p.Path)
+		}
 	}
 	for _, s := range o.Objects {
 		out = append(out, fmt.Sprintf("%s %s %s %v %v", s.Manifest.GetKind(), s.Manifest.GetNamespace(), s.Manifest.GetName(), s.Select, o.Environments))

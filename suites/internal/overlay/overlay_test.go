@@ -75,15 +75,15 @@ func TestParseRefuses(t *testing.T) {
 		{"a path from the root", changed(t, "clusters/dev/infrastructure.yaml", "/x.yaml"), `patches[0].path "/x.yaml" is not a path inside`},
 		{"a path in .git", changed(t, "clusters/dev/infrastructure.yaml", ".git/config"), `patches[0].path ".git/config" is not a path inside`},
 		{"no path", changed(t, "  path: clusters/dev/infrastructure.yaml\n", ""), `patches[0].path "" is not a path inside`},
-		{"a patch that does nothing", changed(t, "  replace: {old: ./tenants, new: ./astray}\n", ""), "patches[0] needs one of replace, delete"},
-		{"a patch that does two things", changed(t, "  replace:", "  delete: true\n  replace:"), "patches[0] needs one of replace, delete"},
+		{"a patch that does nothing", changed(t, "  replace: {old: ./tenants, new: ./astray}\n", ""), "patches[0] needs one of replace, insert, delete"},
+		{"a patch that does two things", changed(t, "  replace:", "  delete: true\n  replace:"), "patches[0] needs one of replace, insert, delete"},
 		{"a replacement by the same", changed(t, "new: ./astray", "new: ./tenants"), "patches[0].replace changes nothing"},
 		{"a replacement of nothing", changed(t, "old: ./tenants", "old: ''"), "patches[0].replace changes nothing"},
-		{"an unknown operation", changed(t, "- manifest:", "- operation: create\n  manifest:"), `objects[0].operation "create" is not one of apply, delete, recreate, patch`},
+		{"an unknown operation", changed(t, "- manifest:", "- operation: make\n  manifest:"), `objects[0].operation "make" is not one of apply, create, update, delete, recreate, patch`},
 		{"two manifests", changed(t, "- manifest:", "- file: a.yaml\n  manifest:"), "objects[0] needs one of manifest, file"},
 		{"no manifest", changed(t, "- manifest: {apiVersion: v1, kind: ConfigMap, metadata: {name: a, namespace: apps}}", "- as: tiger"), "objects[0] needs one of manifest, file"},
 		{"objects without a cluster", changed(t, "title:", "when: bringup\ntitle:"), "objects[0]: before the bring-up there is no cluster to send objects to"},
-		{"several mistakes, all of them", "when: later\n", "it must begin with apiVersion conformance.flux-platform/v1alpha1, kind Overlay\nid \"\" has not the form AAA-000\ntitle is missing\nwhen \"later\" is neither running nor bringup\nexpect.fails names no check"},
+		{"several mistakes, all of them", "when: later\n", "it must begin with apiVersion conformance.flux-platform/v1alpha1, kind Overlay\nid \"\" has not the form AAA-000 or AAA-X00\ntitle is missing\nwhen \"later\" is neither running nor bringup\nexpect.fails names no check"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			_, err := overlay.Parse([]byte(test.data))
@@ -128,7 +128,7 @@ func FuzzParse(f *testing.F) {
 			t.Fatalf("%v\n%s\n%s", err, written, rewritten)
 		}
 		for _, repository := range o.Touches() {
-			_, _ = o.Change(repository, func(string) ([]byte, error) { return data, nil })
+			_, _ = o.Changed(repository, func(string) ([]byte, error) { return data, nil })
 		}
 	})
 }
@@ -147,7 +147,7 @@ func TestLoad(t *testing.T) {
 	byFile := changed(t, "- manifest: {apiVersion: v1, kind: ConfigMap, metadata: {name: a, namespace: apps}}", "- file: pod.yaml\n  select: {app: x}")
 	overlays, err := overlay.Load(folder("FLT-001-astray", byFile,
 		"pod.yaml", "apiVersion: v1\nkind: Pod\nmetadata: {namespace: apps}\n",
-		"files/developer/dev/beetle/config.yaml", "a: 1\n"), "faults")
+		"files/developer/dev/beetle/config.yaml", "a: 1\n"), "faults", overlay.Fault)
 	g.Expect(err).NotTo(HaveOccurred())
 	g.Expect(overlays).To(HaveLen(1))
 	g.Expect(overlays[0].Objects[0].Manifest.GetKind()).To(Equal("Pod"))
@@ -183,7 +183,7 @@ func TestLoadRefuses(t *testing.T) {
 		{"a manifest without a name", folder("FLT-001-astray", changed(t, "{name: a, namespace: apps}", "{namespace: apps}")), "objects[0]: the manifest needs a name, or select"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			_, err := overlay.Load(test.fsys, "faults")
+			_, err := overlay.Load(test.fsys, "faults", overlay.Fault)
 			NewWithT(t).Expect(err).To(MatchError(ContainSubstring(test.want)))
 		})
 	}
@@ -193,14 +193,14 @@ func TestLoadRefuses(t *testing.T) {
 func TestShippedFaults(t *testing.T) {
 	g := NewWithT(t)
 	root := os.DirFS("../../..")
-	overlays, err := overlay.Load(root, "fixtures/faults")
+	overlays, err := overlay.Load(root, "fixtures/faults", overlay.Fault)
 	g.Expect(err).NotTo(HaveOccurred())
 	folders := map[string]string{"platform": "fixtures/flux_platform", "developer": "fixtures/flux_developer", "policies": "policies"}
 	for _, o := range overlays {
 		for _, repository := range o.Touches() {
 			sub, err := fs.Sub(root, folders[repository])
 			g.Expect(err).NotTo(HaveOccurred())
-			files, err := o.Change(repository, func(name string) ([]byte, error) { return fs.ReadFile(sub, name) })
+			files, err := o.Changed(repository, func(name string) ([]byte, error) { return fs.ReadFile(sub, name) })
 			g.Expect(err).NotTo(HaveOccurred())
 			g.Expect(files).NotTo(BeEmpty())
 		}
@@ -223,10 +223,10 @@ func TestChange(t *testing.T) {
 			{Repository: "platform", Path: "c.yaml", Delete: true},
 			{Repository: "policies", Path: "none.yaml", Delete: true},
 		}}
-		g.Expect(o.Change("platform", read)).To(Equal(map[string][]byte{
+		g.Expect(o.Changed("platform", read)).To(Equal(map[string][]byte{
 			"a.yaml": []byte("2 three two"), "b.yaml": []byte("part"), "c.yaml": nil,
 		}))
-		g.Expect(o.Change("developer", read)).To(Equal(map[string][]byte{"b.yaml": []byte("theirs")}))
+		g.Expect(o.Changed("developer", read)).To(Equal(map[string][]byte{"b.yaml": []byte("theirs")}))
 		g.Expect(string(files["platform"]["b.yaml"])).To(Equal("whole"), "the overlay itself stays as it is")
 	})
 	for _, test := range []struct {
@@ -240,13 +240,13 @@ func TestChange(t *testing.T) {
 		{"a removed file that is not there", overlay.Patch{Repository: "platform", Path: "d.yaml", Delete: true}, "overlay FLT-001: patches[0]: read d.yaml of the platform repository: "},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			_, err := overlay.Overlay{ID: "FLT-001", Patches: []overlay.Patch{test.patch}}.Change("platform", read)
+			_, err := overlay.Overlay{ID: "FLT-001", Patches: []overlay.Patch{test.patch}}.Changed("platform", read)
 			NewWithT(t).Expect(err).To(MatchError(ContainSubstring(test.want)))
 		})
 	}
 	t.Run("a reader's error is kept", func(t *testing.T) {
 		failure := errors.New("the repository is locked")
-		_, err := overlay.Overlay{ID: "FLT-001", Patches: []overlay.Patch{patch("a.yaml", "one", "1")}}.Change("platform", func(string) ([]byte, error) { return nil, failure })
+		_, err := overlay.Overlay{ID: "FLT-001", Patches: []overlay.Patch{patch("a.yaml", "one", "1")}}.Changed("platform", func(string) ([]byte, error) { return nil, failure })
 		NewWithT(t).Expect(err).To(MatchError(failure))
 	})
 }

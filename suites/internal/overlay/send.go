@@ -3,13 +3,20 @@ package overlay
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"slices"
+	"strings"
+	"sync"
 	"time"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/client-go/rest"
+	"k8s.io/client-go/util/retry"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
@@ -24,35 +31,95 @@ type Sent struct {
 	Before *unstructured.Unstructured
 }
 
+// Sender sends manifests to one cluster, each as its identity.
+type Sender struct {
+	config *rest.Config
+	admin  client.Client
+
+	mu    sync.Mutex
+	known map[string]client.Client
+}
+
+// NewSender makes a sender for the cluster that config reaches as its
+// administrator.
+func NewSender(config *rest.Config) (*Sender, error) {
+	admin, err := client.New(config, client.Options{})
+	if err != nil {
+		return nil, fmt.Errorf("connect: %w", err)
+	}
+	return &Sender{config: config, admin: admin, known: map[string]client.Client{}}, nil
+}
+
+// Admin acts as the cluster's administrator.
+func (s *Sender) Admin() client.Client { return s.admin }
+
+// As acts as a user with these groups, or with those that the API server gives
+// by itself when none is named.
+func (s *Sender) As(user string, groups ...string) (client.Client, error) {
+	if user == "" {
+		return s.admin, nil
+	}
+	key := user + " " + strings.Join(groups, " ")
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if c := s.known[key]; c != nil {
+		return c, nil
+	}
+	config := rest.CopyConfig(s.config)
+	config.Impersonate = rest.ImpersonationConfig{UserName: user, Groups: groups}
+	c, err := client.New(config, client.Options{Mapper: s.admin.RESTMapper()})
+	if err != nil {
+		return nil, fmt.Errorf("connect as %q: %w", user, err)
+	}
+	s.known[key] = c
+	return c, nil
+}
+
+// Send sends one manifest and returns what it touched, with the server's answer:
+// nil where the server did what was asked. err says that it could not be asked. A
+// dry-run touches nothing.
+func (s *Sender) Send(ctx context.Context, what Send, dryRun bool) (sent Sent, answer, err error) {
+	c, err := s.As(what.As, what.Groups...)
+	if err != nil {
+		return Sent{}, nil, err
+	}
+	object := what.Manifest.DeepCopy()
+	if object.GetName() == "" && object.GetGenerateName() == "" {
+		if err := find(ctx, s.admin, object, what.Select); err != nil {
+			return Sent{}, nil, err
+		}
+	}
+	before := &unstructured.Unstructured{}
+	before.SetGroupVersionKind(object.GroupVersionKind())
+	err = s.admin.Get(ctx, client.ObjectKeyFromObject(object), before)
+	switch {
+	case apierrors.IsNotFound(err), meta.IsNoMatchError(err):
+		before = nil
+	case err != nil:
+		return Sent{}, nil, fmt.Errorf("read %s: %w", object.GetName(), err)
+	}
+	if dryRun {
+		c = client.NewDryRunClient(c)
+	}
+	return Sent{Object: object, Before: before}, send(ctx, c, what, object, before, dryRun), nil
+}
+
 // SendObjects sends the overlay's manifests to a cluster, each as its identity,
 // and returns what it touched, also when it errs in the middle.
 func (o Overlay) SendObjects(ctx context.Context, config *rest.Config) ([]Sent, error) {
+	sender, err := NewSender(config)
+	if err != nil {
+		return nil, fmt.Errorf("overlay %s: %w", o.ID, err)
+	}
 	var out []Sent
 	for i, s := range o.Objects {
-		identity := rest.CopyConfig(config)
-		identity.Impersonate.UserName = s.As
-		c, err := client.New(identity, client.Options{})
+		sent, answer, err := sender.Send(ctx, s, false)
 		if err != nil {
-			return out, fmt.Errorf("overlay %s: objects[%d]: connect as %q: %w", o.ID, i, s.As, err)
+			return out, fmt.Errorf("overlay %s: objects[%d]: %w", o.ID, i, err)
 		}
-		object := s.Manifest.DeepCopy()
-		if object.GetName() == "" {
-			if err := find(ctx, c, object, s.Select); err != nil {
-				return out, fmt.Errorf("overlay %s: objects[%d]: %w", o.ID, i, err)
-			}
-		}
-		before := &unstructured.Unstructured{}
-		before.SetGroupVersionKind(object.GroupVersionKind())
-		err = c.Get(ctx, client.ObjectKeyFromObject(object), before)
-		if client.IgnoreNotFound(err) != nil {
-			return out, fmt.Errorf("overlay %s: objects[%d]: read %s: %w", o.ID, i, object.GetName(), err)
-		}
-		if err != nil {
-			before = nil
-		}
-		out = append(out, Sent{Object: object, Before: before})
-		if err := send(ctx, c, s, object, before); err != nil {
-			return out, fmt.Errorf("overlay %s: objects[%d]: %s %s %s: %w", o.ID, i, s.Operation, object.GetKind(), object.GetName(), err)
+		out = append(out, sent)
+		if answer != nil {
+			return out, fmt.Errorf("overlay %s: objects[%d]: %s %s %s: %w", o.ID, i, s.Operation, sent.Object.GetKind(), sent.Object.GetName(), answer)
 		}
 	}
 	return out, nil
@@ -71,13 +138,34 @@ func find(ctx context.Context, c client.Client, object *unstructured.Unstructure
 	return nil
 }
 
-func send(ctx context.Context, c client.Client, s Send, object, before *unstructured.Unstructured) error {
+func send(ctx context.Context, c client.Client, s Send, object, before *unstructured.Unstructured, dryRun bool) error {
 	switch s.Operation {
 	case "delete":
+		if dryRun {
+			return c.Delete(ctx, object.DeepCopy())
+		}
 		return remove(ctx, c, object)
+	case "create":
+		if s.Subresource != "" {
+			return c.SubResource(s.Subresource).Create(ctx, object.DeepCopy(), object.DeepCopy())
+		}
+		return c.Create(ctx, object, client.FieldOwner(fieldManager))
+	case "update":
+		if before == nil {
+			return errors.New("there is no such object to update")
+		}
+		whole := before.DeepCopy()
+		mergeInto(whole.Object, object.DeepCopy().Object)
+		if s.Subresource != "" {
+			return c.SubResource(s.Subresource).Update(ctx, whole, client.FieldOwner(fieldManager))
+		}
+		return c.Update(ctx, whole, client.FieldOwner(fieldManager))
 	case "recreate":
 		if before == nil {
-			return fmt.Errorf("there is no such object to recreate")
+			return errors.New("there is no such object to recreate")
+		}
+		if dryRun {
+			return c.Delete(ctx, object.DeepCopy())
 		}
 		if err := remove(ctx, c, object); err != nil {
 			return err
@@ -160,6 +248,45 @@ func Revert(ctx context.Context, config *rest.Config, sent []Sent) error {
 		}
 		if err := restoreManagers(ctx, c, restored, s.Before); err != nil {
 			return fmt.Errorf("revert %s %s: %w", s.Object.GetKind(), s.Object.GetName(), err)
+		}
+	}
+	return nil
+}
+
+// PutBack makes objects as they were, in place: what was created is deleted, what
+// was changed gets its old content, what was deleted is made anew. Unlike Revert
+// it never deletes what stood there before.
+func PutBack(ctx context.Context, config *rest.Config, sent []Sent) error {
+	c, err := client.New(config, client.Options{})
+	if err != nil {
+		return fmt.Errorf("put back objects: %w", err)
+	}
+	for _, s := range slices.Backward(sent) {
+		what := s.Object.GetKind() + " " + s.Object.GetName()
+		live := s.Object.DeepCopy()
+		err := c.Get(ctx, client.ObjectKeyFromObject(s.Object), live)
+		there := err == nil
+		switch {
+		case client.IgnoreNotFound(err) != nil && !meta.IsNoMatchError(err):
+			return fmt.Errorf("put back %s: %w", what, err)
+		case s.Before == nil && there:
+			err = remove(ctx, c, s.Object)
+		case s.Before == nil, there && live.GetResourceVersion() == s.Before.GetResourceVersion():
+			continue
+		case there && live.GetDeletionTimestamp() == nil:
+			err = retry.RetryOnConflict(retry.DefaultBackoff, func() error {
+				if err := c.Get(ctx, client.ObjectKeyFromObject(s.Object), live); err != nil {
+					return err
+				}
+				back := s.Before.DeepCopy()
+				back.SetResourceVersion(live.GetResourceVersion())
+				return c.Update(ctx, back)
+			})
+		default:
+			err = Revert(ctx, config, []Sent{s})
+		}
+		if err != nil {
+			return fmt.Errorf("put back %s: %w", what, err)
 		}
 	}
 	return nil

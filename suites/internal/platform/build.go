@@ -224,9 +224,34 @@ func runBuild(t *tree, dir string, spec kustomizev1.KustomizationSpec) (*build, 
 	}
 	b := &build{tree: t, dir: dir, reads: r.reads}
 	if err := b.collect(result, keepOrigin); err != nil {
+		if twice := repeatedKey(t, r.reads); twice != nil {
+			return nil, twice
+		}
 		return nil, err
 	}
 	return b, nil
+}
+
+// repeatedKey finds a key that stands twice in what a build read, where the build
+// or what came of it cannot be read: kustomize tells neither file nor line.
+func repeatedKey(t *tree, reads []string) error {
+	for _, name := range reads {
+		f, ok := t.file(name)
+		if !ok || !isYAML(name) {
+			continue
+		}
+		data, err := f.read()
+		if err != nil {
+			continue
+		}
+		documents, _ := Decode(bytes.NewReader(data))
+		for _, root := range documents {
+			for _, twice := range Repeated(root) {
+				return syntaxError{at: f.origin(twice.Line), detail: fmt.Sprintf("duplicate key %q, first on line %d", twice.Key, twice.First)}
+			}
+		}
+	}
+	return nil
 }
 
 func runKustomize(r *recorder, dir string) (result resmap.ResMap, err error) {

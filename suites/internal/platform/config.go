@@ -48,6 +48,7 @@ const (
 //	objects: ./objects             # applied before the bootstrap
 //	environments: [dev, prd]       # default: all
 //	tenants: [beetle]              # default: all
+//	production: [prd]              # default: those whose name says so
 //	timeouts: {multiplier: 2, bringUp: 15m}
 //	waivers:
 //	- {check: CFG-002, environment: dev, tenant: beetle, reason: "moves in May", expires: 2027-01-31}
@@ -57,6 +58,10 @@ const (
 //	serves:                        # where services answer with their files
 //	- {image: acme/*, path: "/files/{file}"}
 //	ingress: {public: "edge/gateway:80"}      # the Service behind an IngressClass
+//	developers: [your-org:developers]   # the groups of developers, without rights in a cluster
+//	operators: [your-org:platform]       # groups and users of the platform's own people
+//	residuals:                     # rights of tenants' identities that the layout does not tell
+//	- {identity: reconciler, verbs: [list], resource: events, reason: "…"}
 //	strict: false
 //
 // Paths are relative to the file. Unknown keys, anchors and aliases are refused.
@@ -70,8 +75,11 @@ type Config struct {
 	Objects      string
 	Environments []string
 	Tenants      []string
-	Timeouts     Timeouts
-	Waivers      []Waiver
+	// Production names the environments that are production; empty: those whose
+	// name says so.
+	Production []string
+	Timeouts   Timeouts
+	Waivers    []Waiver
 	// Components maps a component to the version that stands in for those that
 	// cannot be had.
 	Components map[string]string
@@ -85,6 +93,14 @@ type Config struct {
 	// Ingress maps an IngressClass to the Service of its controller, as
 	// NAMESPACE/NAME:PORT, where the class itself does not tell.
 	Ingress map[string]string
+	// Developers are the groups that developer teams are in.
+	Developers []string
+	// Operators are groups and users that are not held to have no rights: the
+	// platform's own people.
+	Operators []string
+	// Residuals are rights that tenants' identities have for a reason that the
+	// layout does not tell.
+	Residuals []Residual
 	// Strict fails a run for what is otherwise only listed.
 	Strict bool
 }
@@ -421,6 +437,7 @@ func (r *configReader) config(node *yaml.Node, c *Config) {
 		"objects":      r.folder(&c.Objects),
 		"environments": r.texts(&c.Environments),
 		"tenants":      r.texts(&c.Tenants),
+		"production":   r.texts(&c.Production),
 		"timeouts":     func(n *yaml.Node, key string) { r.timeouts(n, key, &c.Timeouts) },
 		"waivers":      func(n *yaml.Node, key string) { r.waivers(n, key, c) },
 		"components":   r.table(&c.Components, r.version),
@@ -428,6 +445,9 @@ func (r *configReader) config(node *yaml.Node, c *Config) {
 		"nodeImage":    r.image(&c.NodeImage),
 		"serves":       func(n *yaml.Node, key string) { r.serves(n, key, c) },
 		"ingress":      r.table(&c.Ingress, r.service),
+		"developers":   r.texts(&c.Developers),
+		"operators":    r.texts(&c.Operators),
+		"residuals":    func(n *yaml.Node, key string) { r.residuals(n, key, c) },
 		"strict":       r.boolean(&c.Strict),
 	})
 	if version != ConfigVersion && node.Kind == yaml.MappingNode {

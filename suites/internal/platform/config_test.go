@@ -42,6 +42,10 @@ registries: {ghcr.io: "127.0.0.1:5000/ghcr.io"}
 nodeImage: 127.0.0.1:5000/kindest/node:v1.36.4
 serves: [{image: acme/*, path: "/files/{file}"}, {image: tools, path: "/{file}", names: true}]
 ingress: {public: "edge/gateway:80"}
+developers: [acme:developers]
+operators: [acme:platform]
+residuals:
+- {identity: reconciler, verbs: [list, watch], resource: deployments.apps, reason: its own controller watches}
 strict: true
 `)
 	g.Expect(err).NotTo(HaveOccurred())
@@ -71,7 +75,13 @@ strict: true
 		NodeImage:  "127.0.0.1:5000/kindest/node:v1.36.4",
 		Serves:     []Serves{{Image: "acme/*", Path: "/files/{file}"}, {Image: "tools", Path: "/{file}", Names: true}},
 		Ingress:    map[string]string{"public": "edge/gateway:80"},
-		Strict:     true,
+		Developers: []string{"acme:developers"},
+		Operators:  []string{"acme:platform"},
+		Residuals: []Residual{{
+			Identity: "reconciler", Group: "apps", Resource: "deployments", Verbs: []string{"list", "watch"},
+			Reason: "its own controller watches", Line: 28,
+		}},
+		Strict: true,
 	}))
 	g.Expect(c.Timeouts.Stall).To(Equal(3 * time.Minute))
 	g.Expect(DefaultConfig().Timeouts).To(Equal(DefaultTimeouts()))
@@ -102,7 +112,7 @@ tenants: [a, a, null]
 	g.Expect(err).To(HaveOccurred())
 	file := filepath.Join(dir, "config.yaml")
 	g.Expect(err.Error()).To(Equal(file + `:1: apiVersion: conformance.flux-platform/v1alpha1 is wanted, this is "conformance.flux-platform/v2"
-` + file + `:3: unknown key "platfrom"; is platform meant? (known are apiVersion, components, environments, ingress, kind, nodeImage, objects, platform, registries, serves, sources, strict, tenants, timeouts, waivers)
+` + file + `:3: unknown key "platfrom"; is platform meant? (known are apiVersion, components, developers, environments, ingress, kind, nodeImage, objects, operators, platform, production, registries, residuals, serves, sources, strict, tenants, timeouts, waivers)
 ` + file + `:5: sources[0]: nothing answers for https://example.com/a: one of path, charts, module and upstream is wanted
 ` + file + `:6: sources[1]: https://example.com/a.git is answered twice, first on line 5
 ` + file + `:6: sources[1]: path and upstream exclude each other; exactly one is wanted
@@ -145,6 +155,9 @@ func TestBadConfigs(t *testing.T) {
 		{"an ingress without a port", header + "ingress: {public: edge/gateway}\n", `:3: ingress.public: a Service as NAMESPACE/NAME:PORT is wanted, this is "edge/gateway"`},
 		{"a node image that is none", header + "nodeImage: 'a b'\n", `:3: nodeImage: "a b" is no image: could not parse reference: a b`},
 		{"a node image of any version", header + "nodeImage: 127.0.0.1:5000/kindest/node\n", `:3: nodeImage: an image with its tag or digest is wanted, this is "127.0.0.1:5000/kindest/node"`},
+		{"a residual without a reason", header + "residuals: [{identity: workload, verbs: [get], resource: secrets}]\n", ":3: residuals[0]: reason is missing"},
+		{"a residual of nobody", header + "residuals: [{identity: admin, verbs: [get], resource: secrets, reason: x}]\n", `:3: residuals[0].identity: one of reconciler, workload, default, account, developers is wanted, this is "admin"`},
+		{"a residual of everything", header + "residuals: [{identity: workload, verbs: ['*'], resource: secrets, reason: x}]\n", ":3: residuals[0]: a star has no reason; name each verb and the resource"},
 		{"file as folder", header + "objects: config.yaml\n", "config.yaml is a file, a folder is wanted"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

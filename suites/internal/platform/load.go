@@ -60,6 +60,7 @@ func Load(ctx context.Context, o Options) (*Platform, error) {
 	if err := l.clusters(ctx); err != nil {
 		return nil, err
 	}
+	l.remember()
 	return l.platform, nil
 }
 
@@ -356,6 +357,7 @@ func (w *walk) build(k *Kustomization) {
 		k.Unread, k.Err = reason, err
 		return
 	}
+	k.artifact = t
 	dir, ok := within(".", strings.TrimPrefix(k.Spec.Path, "/"))
 	if !ok {
 		k.Err = pathError{fmt.Sprintf("path %q leads out of the artifact", k.Spec.Path)}

@@ -28,6 +28,8 @@ type Platform struct {
 	// Problems are the mistakes that concern single tenants: the platform was
 	// read in spite of them, and its live checks will fail for these tenants.
 	Problems []Problem
+
+	repositories []Repository
 }
 
 // Unread is something that the loader did not read.
@@ -130,8 +132,9 @@ type Kustomization struct {
 	Unread string
 	Err    error
 
-	build *build
-	claim string // why it is the tenant's
+	build    *build
+	artifact *tree  // that it is built from, where it is known
+	claim    string // why it is the tenant's
 }
 
 // HelmRelease is a Flux HelmRelease. Its chart is not rendered.

@@ -15,14 +15,26 @@ const (
 	legacyGroup = "kyverno.io"
 )
 
-// webhooks are how Kyverno's webhooks begin that ask for policies of a kind. The
-// last kind has none whose name tells the policy.
-var webhooks = map[string]string{
+// refusingHooks are how Kyverno's webhooks begin that ask for policies of a kind that
+// are there to refuse. The last kind has none whose name tells the policy.
+var refusingHooks = map[string]string{
 	"ValidatingPolicy":                "vpol.validate.kyverno.svc",
 	"NamespacedValidatingPolicy":      "nvpol.validate.kyverno.svc",
 	"ImageValidatingPolicy":           "ivpol.validate.kyverno.svc",
 	"NamespacedImageValidatingPolicy": "",
 }
+
+// changing are those that ask for policies that change what a request asks for.
+var changing = map[string]string{
+	"MutatingPolicy":           "mpol.validate.kyverno.svc",
+	"NamespacedMutatingPolicy": "nmpol.validate.kyverno.svc",
+}
+
+// The webhooks that ask for the older policies.
+const (
+	legacyValidating = "validate.kyverno.svc"
+	legacyMutating   = "mutate.kyverno.svc"
+)
 
 // Validates says whether a policy is there to refuse requests: others change or
 // make objects, or clean up, and some judge what is no request to the API server.
@@ -30,7 +42,7 @@ func Validates(policy *unstructured.Unstructured) bool {
 	switch policy.GroupVersionKind().Group {
 	case celGroup:
 		mode, _, _ := unstructured.NestedString(policy.Object, "spec", "evaluation", "mode")
-		_, known := webhooks[policy.GetKind()]
+		_, known := refusingHooks[policy.GetKind()]
 		return known && (mode == "" || mode == "Kubernetes")
 	case legacyGroup:
 		return len(refusing(policy)) > 0
@@ -38,12 +50,49 @@ func Validates(policy *unstructured.Unstructured) bool {
 	return false
 }
 
-// Open says in what way a policy lets things through that it is there to refuse:
-// by its own fields as they are in the cluster, and by the webhooks that ask for
-// it, which have to ask for all that is declared. Of a policy that is not in the
-// cluster (live is nil) only what is declared is looked at.
-func Open(declared, live *unstructured.Unstructured, configurations []admissionv1.ValidatingWebhookConfiguration) []string {
-	if !Validates(declared) {
+// Changes says whether a policy is there to change what requests ask for. What makes
+// objects does so after the request, whose webhook cannot fail closed.
+func Changes(policy *unstructured.Unstructured) bool {
+	switch policy.GroupVersionKind().Group {
+	case celGroup:
+		mode, _, _ := unstructured.NestedString(policy.Object, "spec", "evaluation", "mode")
+		return changing[policy.GetKind()] != "" && (mode == "" || mode == "Kubernetes")
+	case legacyGroup:
+		if kind := policy.GetKind(); kind != "ClusterPolicy" && kind != "Policy" {
+			return false
+		}
+		rules, _, _ := unstructured.NestedSlice(policy.Object, "spec", "rules")
+		return slices.ContainsFunc(rules, func(entry any) bool {
+			fields, _ := entry.(map[string]any)
+			return fields["mutate"] != nil
+		})
+	}
+	return false
+}
+
+// Webhooks are all webhooks of a cluster. Those that change objects are read like
+// the others: what matters here stands in both.
+func Webhooks(validating []admissionv1.ValidatingWebhookConfiguration, mutating []admissionv1.MutatingWebhookConfiguration) []admissionv1.ValidatingWebhook {
+	var out []admissionv1.ValidatingWebhook
+	for _, configuration := range validating {
+		out = append(out, configuration.Webhooks...)
+	}
+	for _, configuration := range mutating {
+		for _, hook := range configuration.Webhooks {
+			out = append(out, admissionv1.ValidatingWebhook{
+				Name: hook.Name, ClientConfig: hook.ClientConfig, Rules: hook.Rules, FailurePolicy: hook.FailurePolicy,
+			})
+		}
+	}
+	return out
+}
+
+// Open says in what way a policy lets things through that it is there to refuse, or
+// to change: by its own fields as they are in the cluster, and by the webhooks that
+// ask for it, which have to ask for all that is declared. Of a policy that is not in
+// the cluster (live is nil) only what is declared is looked at.
+func Open(declared, live *unstructured.Unstructured, webhooks []admissionv1.ValidatingWebhook) []string {
+	if !Validates(declared) && !Changes(declared) {
 		return nil
 	}
 	if live == nil {
@@ -52,17 +101,43 @@ func Open(declared, live *unstructured.Unstructured, configurations []admissionv
 	out := lenient(live)
 	generated, _, _ := unstructured.NestedBool(live.Object, "status", "generated")
 	legacyGenerated, _, _ := unstructured.NestedBool(live.Object, "status", "validatingadmissionpolicy", "generated")
-	base := webhooks[declared.GetKind()]
-	if declared.GroupVersionKind().Group == legacyGroup {
-		base = "validate.kyverno.svc"
-	}
-	if generated || legacyGenerated || base == "" {
+	if generated || legacyGenerated {
 		return out // the API server itself evaluates what was generated from it
 	}
-	hooks := asking(declared, base, configurations)
-	if len(hooks) == 0 {
-		return append(out, "no webhook asks it")
+	for _, base := range asks(declared) {
+		out = append(out, holes(declared, asking(declared, base, webhooks))...)
 	}
+	return out
+}
+
+// asks are how the webhooks begin that have to ask for a policy.
+func asks(policy *unstructured.Unstructured) []string {
+	var out []string
+	legacy := policy.GroupVersionKind().Group == legacyGroup
+	for _, one := range []struct {
+		does        bool
+		own, legacy string
+	}{
+		{Validates(policy), refusingHooks[policy.GetKind()], legacyValidating},
+		{Changes(policy), changing[policy.GetKind()], legacyMutating},
+	} {
+		base := one.own
+		if legacy {
+			base = one.legacy
+		}
+		if one.does && base != "" {
+			out = append(out, base)
+		}
+	}
+	return out
+}
+
+// holes says what of a policy these webhooks, which ask for it, let through.
+func holes(declared *unstructured.Unstructured, hooks []admissionv1.ValidatingWebhook) []string {
+	if len(hooks) == 0 {
+		return []string{"no webhook asks it"}
+	}
+	var out []string
 	for _, hook := range hooks {
 		if hook.FailurePolicy == nil || *hook.FailurePolicy != admissionv1.Fail {
 			out = append(out, fmt.Sprintf("the webhook %s does not fail closed", hook.Name))
@@ -176,22 +251,20 @@ func orDefault(value, otherwise string) string {
 // asking are the webhooks that ask for a policy: the one named after it, else
 // those that it shares. A shared one's path names its policies; where none names
 // this one, all of them may ask for it.
-func asking(policy *unstructured.Unstructured, base string, configurations []admissionv1.ValidatingWebhookConfiguration) []admissionv1.ValidatingWebhook {
+func asking(policy *unstructured.Unstructured, base string, webhooks []admissionv1.ValidatingWebhook) []admissionv1.ValidatingWebhook {
 	own := "-finegrained-" + strings.TrimPrefix(policy.GetNamespace()+"-"+policy.GetName(), "-")
 	var named, listed, shared []admissionv1.ValidatingWebhook
-	for _, configuration := range configurations {
-		for _, hook := range configuration.Webhooks {
-			rest, ours := strings.CutPrefix(hook.Name, base+"-")
-			switch {
-			case !ours:
-			case strings.HasSuffix(rest, own) && !strings.Contains(strings.TrimSuffix(rest, own), "-"):
-				named = append(named, hook)
-			case strings.Contains(rest, "-finegrained-"):
-			case slices.Contains(strings.Split(address(hook), "/"), policy.GetName()):
-				listed = append(listed, hook)
-			default:
-				shared = append(shared, hook)
-			}
+	for _, hook := range webhooks {
+		rest, ours := strings.CutPrefix(hook.Name, base+"-")
+		switch {
+		case !ours:
+		case strings.HasSuffix(rest, own) && !strings.Contains(strings.TrimSuffix(rest, own), "-"):
+			named = append(named, hook)
+		case strings.Contains(rest, "-finegrained-"):
+		case slices.Contains(strings.Split(address(hook), "/"), policy.GetName()):
+			listed = append(listed, hook)
+		default:
+			shared = append(shared, hook)
 		}
 	}
 	for _, hooks := range [][]admissionv1.ValidatingWebhook{named, listed} {

@@ -44,7 +44,12 @@ func TestLenient(t *testing.T) {
 		{"of images", cel("ImageValidatingPolicy", "{validationActions: [Audit]}"), []string{"validationActions is [Audit], not [Deny]"}},
 		{"looks at what is there only", cel("ValidatingPolicy", "{evaluation: {admission: {enabled: false}}}"), []string{"evaluation.admission.enabled is false: no request is judged"}},
 		{"judges no request to an API server", cel("ValidatingPolicy", "{evaluation: {mode: Envoy}, validationActions: [Audit]}"), nil},
-		{"changes objects", cel("MutatingPolicy", "{failurePolicy: Ignore}"), nil},
+		{"changes objects", cel("MutatingPolicy", "{failurePolicy: Fail}"), nil},
+		{"changes objects by default", cel("MutatingPolicy", "{}"), nil},
+		{"changes objects, fails open", cel("MutatingPolicy", "{failurePolicy: Ignore}"), []string{`failurePolicy is "Ignore", not Fail`}},
+		{"changes objects of one namespace, fails open", cel("NamespacedMutatingPolicy", "{failurePolicy: Ignore}"), []string{`failurePolicy is "Ignore", not Fail`}},
+		{"changes what is there only", cel("MutatingPolicy", "{evaluation: {admission: {enabled: false}}}"), []string{"evaluation.admission.enabled is false: no request is judged"}},
+		{"makes objects, which nothing can make fail closed", cel("GeneratingPolicy", "{failurePolicy: Ignore}"), nil},
 		{"another group's kind", "apiVersion: example.com/v1\nkind: ValidatingPolicy\nspec: {validationActions: [Audit]}", nil},
 		{"legacy, refuses", legacy("{validationFailureAction: enforce, rules: [{name: r, validate: {}}]}"), nil},
 		{"legacy, refuses by its rule", legacy("{rules: [{name: r, validate: {failureAction: Enforce}}]}"), nil},
@@ -67,6 +72,8 @@ func TestLenient(t *testing.T) {
 			[]string{`webhookConfiguration.failurePolicy is "Ignore", not Fail`, "admission is false: no request is judged"},
 		},
 		{"legacy, that changes objects", legacy("{rules: [{name: r, mutate: {}}, {name: s, generate: {}}]}"), nil},
+		{"legacy, that changes objects, fails open", legacy("{failurePolicy: Ignore, rules: [{name: r, mutate: {}}]}"), []string{`failurePolicy is "Ignore", not Fail`}},
+		{"legacy, that makes objects", legacy("{failurePolicy: Ignore, rules: [{name: s, generate: {}}]}"), nil},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			NewWithT(t).Expect(Open(decode(t, row.manifest), nil, nil)).To(Equal(row.want))
@@ -128,22 +135,50 @@ func TestOpenReadsTheWebhooks(t *testing.T) {
 			[]admissionv1.ValidatingWebhook{hook("validate.kyverno.svc-fail", "/validate/fail", "Fail", "*")},
 			nil,
 		},
+		{"one that changes", cel("MutatingPolicy", rules), []admissionv1.ValidatingWebhook{hook("mpol.validate.kyverno.svc-fail-finegrained-names", "/mpol/names", "Fail", "*")}, nil},
+		{"none that changes", cel("MutatingPolicy", rules), []admissionv1.ValidatingWebhook{hook(base+"fail-finegrained-names", "/vpol/names", "Fail", "*")}, []string{"no webhook asks it"}},
+		{
+			"one that changes, and fails open", cel("MutatingPolicy", rules),
+			[]admissionv1.ValidatingWebhook{hook("mpol.validate.kyverno.svc-ignore-finegrained-names", "/mpol/names", "Ignore", "*")},
+			[]string{"the webhook mpol.validate.kyverno.svc-ignore-finegrained-names does not fail closed"},
+		},
+		{
+			"one that changes on less", cel("MutatingPolicy", rules),
+			[]admissionv1.ValidatingWebhook{hook("mpol.validate.kyverno.svc-fail-finegrained-names", "/mpol/names", "Fail", "CREATE")},
+			[]string{"resourceRules[0]: no webhook asks on DELETE of configmaps."},
+		},
+		{
+			"legacy, that changes and refuses", legacy("{validationFailureAction: Enforce, rules: [{name: r, validate: {}}, {name: s, mutate: {}}]}"),
+			[]admissionv1.ValidatingWebhook{hook("validate.kyverno.svc-fail", "/validate/fail", "Fail", "*"), hook("mutate.kyverno.svc-ignore", "/mutate/ignore", "Ignore", "*")},
+			[]string{"the webhook mutate.kyverno.svc-ignore does not fail closed"},
+		},
 		{"legacy, without one", legacy("{validationFailureAction: Enforce, rules: [{name: r, validate: {}}]}"), nil, []string{"no webhook asks it"}},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			policy := decode(t, row.manifest)
-			found := Open(policy, policy, []admissionv1.ValidatingWebhookConfiguration{{Webhooks: row.hooks}})
+			found := Open(policy, policy, row.hooks)
 			NewWithT(t).Expect(found).To(Equal(row.want))
 		})
 	}
 	// Somebody who narrows the policy in the cluster narrows its webhook with it.
 	narrowed := decode(t, cel("ValidatingPolicy", "{validationActions: [Audit]}"))
-	found := Open(decode(t, cel("ValidatingPolicy", rules)), narrowed, []admissionv1.ValidatingWebhookConfiguration{
-		{Webhooks: []admissionv1.ValidatingWebhook{hook(base+"fail-finegrained-names", "/vpol/names", "Fail", "CREATE")}},
+	found := Open(decode(t, cel("ValidatingPolicy", rules)), narrowed, []admissionv1.ValidatingWebhook{
+		hook(base+"fail-finegrained-names", "/vpol/names", "Fail", "CREATE"),
 	})
 	NewWithT(t).Expect(found).To(Equal([]string{
 		"validationActions is [Audit], not [Deny]", "resourceRules[0]: no webhook asks on DELETE of configmaps.",
 	}))
+}
+
+func TestWebhooksOfBothForms(t *testing.T) {
+	one := hook("mutate.kyverno.svc-fail", "/mutate", "Fail", "*")
+	found := Webhooks(
+		[]admissionv1.ValidatingWebhookConfiguration{{Webhooks: []admissionv1.ValidatingWebhook{hook("a", "/a", "Ignore")}}},
+		[]admissionv1.MutatingWebhookConfiguration{{Webhooks: []admissionv1.MutatingWebhook{{
+			Name: one.Name, ClientConfig: one.ClientConfig, Rules: one.Rules, FailurePolicy: one.FailurePolicy,
+		}}}},
+	)
+	NewWithT(t).Expect(found).To(Equal([]admissionv1.ValidatingWebhook{hook("a", "/a", "Ignore"), one}))
 }
 
 func TestCovers(t *testing.T) {

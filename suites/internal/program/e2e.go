@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/your-org/flux-platform-conformance/suites/internal/bringup"
 	"github.com/your-org/flux-platform-conformance/suites/internal/check"
 	"github.com/your-org/flux-platform-conformance/suites/internal/platform"
 	"github.com/your-org/flux-platform-conformance/suites/internal/progress"
@@ -35,12 +36,21 @@ func (p *program) e2e(ctx context.Context, in *input) error {
 	defer release()
 	report := check.Report{Started: started, Command: p.args, Provider: in.Provider, Checks: p.suite.Registry.All()}
 	summary := check.SummaryInput{Checks: p.suite.Registry.All(), Now: started}
-	if err := p.prepare(soft, in); err != nil {
-		if wrong := (invalid{}); errors.As(err, &wrong) {
-			summary.Invalid = err
-		} else {
-			summary.Broken = err
+	clusters := true
+	err := p.readInput(soft, in, func(read bringup.Input) (err error) {
+		clusters, err = p.filesFirst(soft, in, read, &summary)
+		if !clusters {
+			report.Tenants, report.Platform.Folder = read.Platform.TenantNames(), read.Platform.Root
+			summary.Waivers = withoutAttacks(waivers(read.Config.Waivers))
 		}
+		return err
+	})
+	if wrong := (invalid{}); errors.As(err, &wrong) {
+		summary.Invalid = err
+	} else {
+		summary.Broken = err
+	}
+	if err != nil || !clusters {
 		return p.finish(in, &report, summary, nil)
 	}
 	r, err := p.start(soft, in, in.keep)
@@ -60,17 +70,20 @@ func (p *program) e2e(ctx context.Context, in *input) error {
 	return p.finish(in, &report, summary, r)
 }
 
-// judgeAll runs the specs, takes down what the report needs and,
+// judgeAll runs the specs beside what the files have shown, takes down what the report needs and,
 // where a check failed, dumps what a person needs to see why.
 func (p *program) judgeAll(ctx context.Context, in *input, r *running, report *check.Report, summary *check.SummaryInput) error {
 	selection := Selection{Checks: in.checks, Environments: in.Environments, Tenants: in.Tenants}
 	summary.Plan = p.suite.Plan(r.view, selection)
-	summary.Waivers = waivers(r.view.Config.Waivers)
-	const phase = "checks"
+	summary.Waivers = withoutAttacks(waivers(r.view.Config.Waivers))
+	const phase, run = "checks", "run"
 	r.display.Handle(progress.Event{Time: time.Now(), Phase: phase})
-	outcomes, err := p.judge(ctx, in, r, "run", selection)
+	outcomes, err := p.judge(ctx, in, r, run, selection)
 	r.display.Handle(progress.Event{Time: time.Now(), Phase: phase, Done: true})
 	summary.Outcomes = outcomes
+	attachments, unread := check.ReadAttachments(r.runFolder(run))
+	report.Attach(attachments...)
+	err = errors.Join(err, unread)
 	fill(ctx, report, r.view)
 	if len(failed(outcomes)) > 0 {
 		summary.Outcomes = p.dump(ctx, in, r, outcomes)

@@ -16,6 +16,7 @@ import (
 
 	"github.com/your-org/flux-platform-conformance/suites/internal/bringup"
 	"github.com/your-org/flux-platform-conformance/suites/internal/check"
+	"github.com/your-org/flux-platform-conformance/suites/internal/files"
 	"github.com/your-org/flux-platform-conformance/suites/internal/overlay"
 	"github.com/your-org/flux-platform-conformance/suites/internal/session"
 )
@@ -32,14 +33,14 @@ var assets = func() fs.FS {
 // suite has the checks that the shipped faults name, and no specs.
 func suite(t *testing.T) Suite {
 	t.Helper()
-	faults, err := overlay.Load(assets, faultsFolder)
+	faults, err := overlay.Load(assets, faultsFolder, overlay.Fault)
 	if err != nil {
 		t.Fatal(err)
 	}
 	registry := &check.Registry{}
 	for _, fault := range faults {
 		for _, id := range append(slices.Sorted(maps.Keys(fault.Expect.Fails)), fault.Expect.MayFollow...) {
-			if _, known := registry.Get(id); known || !strings.Contains(id, "-") { // an area has checks of its own
+			if _, known := registry.Get(id); known || !strings.Contains(id, "-") || files.Is(id) { // an area has checks of its own
 				continue
 			}
 			err := registry.Add(check.Check{
@@ -51,7 +52,28 @@ func suite(t *testing.T) Suite {
 			}
 		}
 	}
-	return Suite{Registry: registry}
+	for _, c := range files.Checks() {
+		if err := registry.Add(c); err != nil {
+			t.Fatal(err)
+		}
+	}
+	plan := func(view *bringup.View, selection Selection) []check.Planned {
+		var environments []string
+		for _, e := range view.Platform.Environments {
+			environments = append(environments, e.Name)
+		}
+		chosen, err := registry.Select(selection.Checks)
+		if err != nil {
+			t.Error(err)
+		}
+		return check.Plan(registry.All(), environments, func(string) []string { return view.Platform.TenantNames() }, func(c check.Check, _, _ string) string {
+			if !slices.ContainsFunc(chosen, func(other check.Check) bool { return other.ID == c.ID }) {
+				return "left out"
+			}
+			return ""
+		})
+	}
+	return Suite{Registry: registry, Plan: plan}
 }
 
 // invocation is one run of the program in a state root of its own.
@@ -514,9 +536,11 @@ func TestArtifactsFolder(t *testing.T) {
 		for _, name := range []string{
 			check.ReportFile, check.JUnitFile, session.LogName, SpecsLog, "notes.txt", "dev/notes.txt",
 			"dev/TEN-001/failure.txt", "dev/cluster/events.txt", "prd/TEN-001/failure.txt", "prd/cluster/events.txt",
+			"dev/ownership.json", "tst/ownership.json", "dev/mine.json", "depth.json",
 		} {
 			write(name, "{}")(t, in.artifacts)
 		}
+		write(check.ReportFile, `{"attachments":[{"environment":"dev","name":"ownership"},{"environment":"tst","name":"ownership"},{"name":"depth"}]}`)(t, in.artifacts)
 		g.Expect(newInvocation(t).prepare(t.Context(), &in)).To(Succeed())
 		var left []string
 		g.Expect(filepath.WalkDir(in.artifacts, func(name string, _ fs.DirEntry, err error) error {
@@ -524,7 +548,7 @@ func TestArtifactsFolder(t *testing.T) {
 			left = append(left, filepath.ToSlash(relative))
 			return err
 		})).To(Succeed())
-		g.Expect(left).To(Equal([]string{".", "dev", "dev/notes.txt", "notes.txt"}))
+		g.Expect(left).To(Equal([]string{".", "dev", "dev/mine.json", "dev/notes.txt", "notes.txt"}))
 	})
 }
 

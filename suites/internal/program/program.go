@@ -99,7 +99,7 @@ func (p *program) command(ctx context.Context) *cobra.Command {
 		SilenceErrors: true,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) > 0 {
-				return invalid{fmt.Errorf("there is no command %q%s; --help lists the commands", args[0], check.DidYouMean(args[0], []string{"e2e", "up", "down", "clean", "prove", "compare", "policies", "watch"}))}
+				return invalid{fmt.Errorf("there is no command %q%s; --help lists the commands", args[0], check.DidYouMean(args[0], []string{"e2e", "files", "up", "down", "clean", "prove", "attacks", "compare", "policies", "watch"}))}
 			}
 			return nil
 		},
@@ -107,7 +107,7 @@ func (p *program) command(ctx context.Context) *cobra.Command {
 	}
 	root.CompletionOptions.DisableDefaultCmd = true
 	root.SetFlagErrorFunc(wrongFlag)
-	root.AddCommand(p.e2eCommand(ctx), p.compareCommand(ctx), p.upCommand(ctx), p.downCommand(ctx), p.cleanCommand(ctx), p.proveCommand(ctx),
+	root.AddCommand(p.e2eCommand(ctx), p.filesCommand(ctx), p.compareCommand(ctx), p.upCommand(ctx), p.downCommand(ctx), p.cleanCommand(ctx), p.proveCommand(ctx), p.attacksCommand(ctx),
 		p.componentsCommand(ctx), p.policiesCommand(ctx), p.watchCommand(ctx), p.superviseCommand(ctx), p.superviseBenchCommand(ctx), p.measureCommand(ctx), p.judgeCommand(ctx))
 	return root
 }
@@ -140,11 +140,16 @@ type input struct {
 }
 
 func (in *input) flags(c *cobra.Command) {
+	in.sources(c)
+	c.Flags().StringVar(&in.Provider, "provider", bringup.Providers()[0], "what clusters are made of")
+}
+
+// sources are the flags that say what is judged, on whatever clusters.
+func (in *input) sources(c *cobra.Command) {
 	f := c.Flags()
 	f.StringVar(&in.Platform, "platform", "", "folder of the platform repository (default: the reference platform that the program ships)")
 	f.StringVar(&in.Developer, "developer", "", "folder of the developer repository (default: the one that the program ships)")
 	f.StringVar(&in.Config, "config", "", "CONFIG file: sources, objects, environments, time-outs, waivers (default: none)")
-	f.StringVar(&in.Provider, "provider", bringup.Providers()[0], "what clusters are made of")
 	f.StringSliceVar(&in.Environments, "environments", nil, "environments, by commas (default: all)")
 	f.StringSliceVar(&in.Tenants, "tenants", nil, "tenants that are judged, by commas (default: all)")
 	f.StringVar(&in.artifacts, "artifacts", "artifacts", "folder for report.json, junit.xml and what is dumped on failure")

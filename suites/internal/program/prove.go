@@ -34,7 +34,8 @@ func (p *program) proveCommand(ctx context.Context) *cobra.Command {
 
 // prove brings the platform up once, judges it without any fault, then with each,
 // those that do not meet at once. Faults that must be there before the clusters
-// are made get a session of their own.
+// are made get a session of their own; those that the files alone show need none,
+// and come first.
 func (p *program) prove(ctx context.Context, in *input, chosen []string) error {
 	faults, err := p.faults(chosen)
 	if err != nil {
@@ -42,21 +43,29 @@ func (p *program) prove(ctx context.Context, in *input, chosen []string) error {
 	}
 	soft, hard, release := session.Interrupts(ctx, nil)
 	defer release()
-	if err := p.prepare(soft, in); err != nil {
-		return err
-	}
 	started := time.Now()
-	r, err := p.start(soft, in, false)
-	var trials []trial
-	var early []round
-	if err == nil {
-		trials, early, err = p.proveRunning(soft, in, r, faults)
+	var inFiles, live []overlay.Overlay
+	for _, fault := range faults {
+		alone, err := ofFiles(fault)
+		switch {
+		case err != nil:
+			return invalid{err}
+		case alone:
+			inFiles = append(inFiles, fault)
+		default:
+			live = append(live, fault)
+		}
 	}
-	if err = errors.Join(err, r.stop(hard)); err != nil {
+	var trials []trial
+	err = p.readInput(soft, in, func(read bringup.Input) (err error) {
+		trials, err = p.proveFiles(soft, read, inFiles)
+		return err
+	})
+	if err != nil {
 		return err
 	}
-	for _, faults := range early {
-		found, err := p.proveRound(faults, func(faults round) ([]trial, []string, error) { return p.proveBringUp(soft, hard, in, faults) })
+	if len(live) > 0 {
+		found, err := p.proveLive(soft, hard, in, live)
 		if err != nil {
 			return err
 		}
@@ -67,8 +76,29 @@ func (p *program) prove(ctx context.Context, in *input, chosen []string) error {
 	return p.conclude(faults, trials, len(chosen) > 0)
 }
 
+// proveLive proves the faults that show on clusters.
+func (p *program) proveLive(soft, hard context.Context, in *input, faults []overlay.Overlay) ([]trial, error) {
+	r, err := p.start(soft, in, false)
+	var trials []trial
+	var early []round
+	if err == nil {
+		trials, early, err = p.proveRunning(soft, in, r, faults)
+	}
+	if err = errors.Join(err, r.stop(hard)); err != nil {
+		return nil, err
+	}
+	for _, faults := range early {
+		found, err := p.proveRound(faults, func(faults round) ([]trial, []string, error) { return p.proveBringUp(soft, hard, in, faults) })
+		if err != nil {
+			return nil, err
+		}
+		trials = append(trials, found...)
+	}
+	return trials, nil
+}
+
 func (p *program) faults(chosen []string) ([]overlay.Overlay, error) {
-	all, err := overlay.Load(p.assets, faultsFolder)
+	all, err := overlay.Load(p.assets, faultsFolder, overlay.Fault)
 	if err != nil {
 		return nil, err
 	}

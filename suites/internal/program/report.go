@@ -336,14 +336,22 @@ func readyArtifacts(dir string) error {
 
 // clearArtifacts takes away what an earlier run left in the folder, and nothing
 // that a run does not write: of the folders of environments what was dumped for
-// these checks, and them only when nothing else lies there.
+// these checks and what the report lists, and them only when nothing else lies
+// there.
 func clearArtifacts(dir string, checks []check.Check) error {
-	remove := []string{check.ReportFile, check.JUnitFile, session.LogName, SpecsLog}
+	// The report goes after what it lists: by it those files are known as ours.
+	attachments := check.AttachmentPaths(dir)
+	remove := append(slices.Clone(attachments), check.ReportFile, check.JUnitFile, session.LogName, SpecsLog)
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return fmt.Errorf("clear what an earlier run left: %w", err)
 	}
 	var environments []string
+	for _, path := range attachments {
+		if folder := filepath.Dir(path); folder != "." {
+			environments = append(environments, folder)
+		}
+	}
 	for _, entry := range entries {
 		var dumped []string
 		for _, c := range checks {

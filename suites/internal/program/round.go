@@ -9,16 +9,9 @@ import (
 	"strings"
 	"time"
 
-	"golang.org/x/sync/errgroup"
-	"k8s.io/client-go/rest"
-	"sigs.k8s.io/controller-runtime/pkg/client"
-
-	"github.com/your-org/flux-platform-conformance/suites/internal/bootstrap"
-	"github.com/your-org/flux-platform-conformance/suites/internal/bringup"
 	"github.com/your-org/flux-platform-conformance/suites/internal/check"
 	"github.com/your-org/flux-platform-conformance/suites/internal/overlay"
-	"github.com/your-org/flux-platform-conformance/suites/internal/platform"
-	"github.com/your-org/flux-platform-conformance/suites/internal/source"
+	"github.com/your-org/flux-platform-conformance/suites/internal/stage"
 )
 
 // trial is one fault and what became of it.
@@ -144,54 +137,26 @@ func (p *program) proveRound(faults round, prove func(round) ([]trial, []string,
 // back.
 func (p *program) proveTogether(ctx context.Context, in *input, r *running, faults round) (trials []trial, stray []string, err error) {
 	started := time.Now()
-	before := map[string]string{}
-	var sent []sentTo
+	on := stage.New(r.view)
 	var laid, judged time.Time
 	defer func() {
 		// What was laid over is taken back also after an error, or the next round
 		// would be judged on top of this one.
-		back := context.WithoutCancel(ctx)
-		for _, s := range slices.Backward(sent) {
-			err = errors.Join(err, overlay.Revert(back, s.config, s.objects))
-		}
-		for name, revision := range before {
-			repository, _ := r.view.State.Repository(name)
-			_, resetErr := source.Reset(back, repository.Bare, repository.Branch, revision, repository.Tags...)
-			err = errors.Join(err, resetErr)
-		}
-		settled, refreshErr := p.refresh(back, r, touched(r, before, len(sent) > 0))
-		if refreshErr == nil && !settled {
-			refreshErr = errors.New("the platform does not become ready again once the fault is taken back")
-		}
-		if err = errors.Join(err, refreshErr); err == nil {
+		if err = errors.Join(err, on.TakeBack(ctx)); err == nil {
 			fmt.Fprintf(p.out, "%s: %.0f s to lay over, %.0f s to judge, %.0f s to take back\n", faults,
 				laid.Sub(started).Seconds(), judged.Sub(laid).Seconds(), time.Since(judged).Seconds())
 		}
 	}()
-	for _, fault := range faults {
-		for _, name := range fault.Touches() {
-			repository, ok := r.view.State.Repository(name)
-			if !ok {
-				return nil, nil, fmt.Errorf("%s changes the %s repository, which this session does not serve", fault.ID, name)
-			}
-			revision, err := bringup.Lay(ctx, repository, fault)
-			if err != nil {
-				return nil, nil, err
-			}
-			if before[name] == "" {
-				before[name] = revision
-			}
-		}
+	if err := on.Lay(ctx, faults...); err != nil {
+		return nil, nil, err
 	}
-	if len(before) > 0 {
-		if _, err := p.refresh(ctx, r, touched(r, before, false)); err != nil {
+	if on.Committed() {
+		if _, err := on.Refresh(ctx); err != nil {
 			return nil, nil, err
 		}
 	}
 	for _, fault := range faults {
-		objects, err := p.send(ctx, r, fault)
-		sent = append(sent, objects...)
-		if err != nil {
+		if err := on.Send(ctx, fault); err != nil {
 			return nil, nil, err
 		}
 	}
@@ -199,21 +164,6 @@ func (p *program) proveTogether(ctx context.Context, in *input, r *running, faul
 	trials, stray, err = p.judgeFaults(ctx, in, r, faults)
 	judged = time.Now()
 	return trials, stray, err
-}
-
-// touched says which sources a round may have changed: those of the repositories
-// that have a commit more, and all where an object was edited in the cluster,
-// which its Kustomization has to put right.
-func touched(r *running, before map[string]string, edited bool) func(string) bool {
-	if edited {
-		return r.view.Changeable
-	}
-	return func(address string) bool {
-		return slices.ContainsFunc(slices.Collect(maps.Keys(before)), func(name string) bool {
-			repository, _ := r.view.State.Repository(name)
-			return platform.SameRepository(repository.URL, address)
-		})
-	}
 }
 
 // proveBringUp proves faults that are there from the beginning.
@@ -296,60 +246,4 @@ func (p *program) compare(faults round, outcomes []check.Outcome) (trials []tria
 		wrong += len(t.problems)
 	}
 	return trials, stray, late > 0 && late == wrong
-}
-
-// sentTo are the objects that were sent to one cluster.
-type sentTo struct {
-	config  *rest.Config
-	objects []overlay.Sent
-}
-
-func (p *program) send(ctx context.Context, r *running, fault overlay.Overlay) ([]sentTo, error) {
-	var out []sentTo
-	if len(fault.Objects) == 0 {
-		return nil, nil
-	}
-	for _, e := range r.view.State.Environments {
-		if !fault.In(e.Name) {
-			continue
-		}
-		config, err := e.Config()
-		if err != nil {
-			return out, err
-		}
-		objects, err := fault.SendObjects(ctx, config)
-		out = append(out, sentTo{config, objects})
-		if err != nil {
-			return out, err
-		}
-	}
-	return out, nil
-}
-
-// refresh makes Flux look again at what draws on the changed sources and says
-// whether all became ready.
-func (p *program) refresh(ctx context.Context, r *running, changed func(string) bool) (bool, error) {
-	group, running := errgroup.WithContext(ctx)
-	ready := make([]bool, len(r.view.State.Environments))
-	for i, e := range r.view.State.Environments {
-		group.Go(func() error {
-			config, err := e.Config()
-			if err != nil {
-				return err
-			}
-			c, err := client.New(config, client.Options{})
-			if err != nil {
-				return err
-			}
-			timeouts := r.view.Timeouts()
-			settled, err := bootstrap.Refresh(running, bootstrap.SettleInput{Client: c, Timeout: timeouts.BringUp, Stall: timeouts.Stall}, changed)
-			if err != nil {
-				return fmt.Errorf("environment %s: %w", e.Name, err)
-			}
-			ready[i] = settled.Ready()
-			return nil
-		})
-	}
-	err := group.Wait()
-	return !slices.Contains(ready, false), err
 }

@@ -42,6 +42,12 @@ type running struct {
 // prepare makes the input's paths absolute and refuses what can be refused
 // before anything is started.
 func (p *program) prepare(ctx context.Context, in *input) error {
+	return p.readInput(ctx, in, nil)
+}
+
+// readInput does the same, and hands what was read to use, which may be nil,
+// while the files that the program ships are laid out.
+func (p *program) readInput(ctx context.Context, in *input, use func(bringup.Input) error) error {
 	for _, path := range []*string{&in.Platform, &in.Developer, &in.Config, &in.artifacts} {
 		if *path == "" {
 			continue
@@ -77,6 +83,10 @@ func (p *program) prepare(ctx context.Context, in *input) error {
 	read, err := bringup.Read(ctx, p.assets, in.Options, dir)
 	_, unknown := p.suite.Registry.Select(in.checks)
 	wrong := errors.Join(unknown, err)
+	var used error
+	if wrong == nil && use != nil {
+		used = use(read)
+	}
 	if err := os.RemoveAll(dir); err != nil {
 		return errors.Join(wrong, fmt.Errorf("read the input: %w", err))
 	}
@@ -85,6 +95,9 @@ func (p *program) prepare(ctx context.Context, in *input) error {
 	}
 	if wrong != nil {
 		return invalid{wrong}
+	}
+	if used != nil {
+		return used
 	}
 	var broken []error
 	for _, problem := range read.Platform.Problems {
@@ -285,12 +298,16 @@ func (p *program) upCommand(ctx context.Context) *cobra.Command {
 // SpecsLog is the file beside the report with what Ginkgo itself printed.
 const SpecsLog = "specs.log"
 
+// runFolder is where the specs of one judgement write down what they find.
+func (r *running) runFolder(name string) string {
+	return filepath.Join(filepath.Dir(r.supervisor.File()), "runs", name)
+}
+
 // judge has the specs run on a session, in a process of their own: Ginkgo runs
 // its specs once per process, and proving runs them once per fault. The name
 // tells apart what is judged on one session.
 func (p *program) judge(ctx context.Context, in *input, r *running, name string, selection Selection) ([]check.Outcome, error) {
-	dir := filepath.Dir(r.supervisor.File())
-	runFolder := filepath.Join(dir, "runs", name)
+	dir, runFolder := filepath.Dir(r.supervisor.File()), r.runFolder(name)
 	command := exec.CommandContext(ctx, p.executable, "judge", r.supervisor.File(),
 		"--run-folder", runFolder, "--trees", filepath.Join(dir, "trees"),
 		"--checks", strings.Join(selection.Checks, ","), "--environments", strings.Join(selection.Environments, ","),

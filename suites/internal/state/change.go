@@ -2,6 +2,7 @@ package state
 
 import (
 	"fmt"
+	"slices"
 	"sort"
 	"strings"
 
@@ -184,4 +185,16 @@ func differing(was, is map[string]any) []string {
 	}
 	sort.Strings(out)
 	return out
+}
+
+// Without is the object as recorded, some of its fields left out.
+func (r Recorded) Without(paths ...string) Recorded {
+	fields := make(map[string]any, len(r.fields))
+	for path, value := range r.fields {
+		if !slices.Contains(paths, path) {
+			fields[path] = value
+		}
+	}
+	r.fields = fields
+	return r
 }

@@ -103,13 +103,15 @@ func (in IngressInput) claimed(field, host string) []string {
 	for _, other := range in.Others {
 		for _, rule := range other.Spec.Rules {
 			tenant := other.Labels[in.TenantLabel]
-			if strings.EqualFold(rule.Host, host) || tenant != "" && under(host, rule.Host) {
+			if sameHost(rule.Host, host) || tenant != "" && under(host, rule.Host) {
 				out = append(out, fmt.Sprintf("%s has the host %s, which Ingress %s/%s of %q claims as %s", field, host, other.Namespace, other.Name, tenant, rule.Host))
 			}
 		}
 	}
 	return out
 }
+
+func sameHost(a, b string) bool { return strings.EqualFold(a, b) }
 
 // under says whether a host falls under a pattern of the form *.DOMAIN, which
 // stands for one more name in front of the domain.

@@ -146,3 +146,115 @@ func hasKey(item any, key value.FieldList) bool {
 	}
 	return true
 }
+
+// lastWrite says who wrote to an object last, but for its status, and when; false
+// when it does not say.
+func lastWrite(object *unstructured.Unstructured) (string, bool) {
+	var last *metav1.ManagedFieldsEntry
+	for _, entry := range object.GetManagedFields() {
+		if entry.Subresource == "" && entry.Time != nil && (last == nil || last.Time.Before(entry.Time)) {
+			last = &entry
+		}
+	}
+	if last == nil {
+		return "", false
+	}
+	return fmt.Sprintf("%s (%s) at %s", last.Manager, last.Operation, moment(last.Time)), true
+}
+
+// moment is a time as the server writes it.
+func moment(t *metav1.Time) string {
+	if t == nil {
+		return "a time that nobody noted"
+	}
+	return t.UTC().Format("2006-01-02T15:04:05Z")
+}
+
+// makers are the programs by which an owner writes, by what tells the owner.
+var makers = []struct{ by, manager string }{
+	{"inventory of Kustomization ", reconciler},
+	{"inventory of HelmRelease ", "helm-controller"},
+	{"made by ", "background-controller"},
+}
+
+// Takeovers lists where somebody else than the owner's programs wrote to an object
+// whose owner is known: a second manager, by whose force the first may have lost
+// what it applied. Each names both parties, and since when. What only reports, and
+// what Kubernetes keeps for the cluster, is anybody's to write; what left names is
+// left to others. judged counts the objects.
+func Takeovers(list []Ownership, applied map[string]string, left func(*unstructured.Unstructured) bool) (problems []string, judged int, err error) {
+	for _, o := range list {
+		free := report(o.object) || o.Kind == "Event" || o.Owner == OwnerKubernetes && o.Namespace == ""
+		if o.Problem != "" || free || left(o.object) {
+			continue
+		}
+		judged++
+		found, err := takeovers(o, applied)
+		if err != nil {
+			return nil, 0, err
+		}
+		problems = append(problems, found...)
+	}
+	sort.Strings(problems)
+	return problems, judged, nil
+}
+
+func takeovers(o Ownership, applied map[string]string) ([]string, error) {
+	owner, since := o.By, ""
+	var maker string
+	for _, m := range makers {
+		if strings.HasPrefix(o.By, m.by) {
+			maker = m.manager
+			if when := applied[strings.TrimPrefix(o.By, "inventory of ")]; when != "" {
+				since = ", which last applied at " + when
+			}
+		}
+	}
+	type write struct {
+		manager string
+		text    string
+	}
+	var writes []write
+	known := false
+	for _, entry := range o.object.GetManagedFields() {
+		if entry.Subresource == "status" {
+			continue
+		}
+		if maker != "" && (entry.Manager == maker || strings.HasSuffix(entry.Manager, "-"+maker)) || slices.Contains(kubernetes, entry.Manager) {
+			known = true
+			continue
+		}
+		fields, err := foreignFields(&unstructured.Unstructured{}, entry)
+		if err != nil {
+			return nil, err
+		}
+		if len(fields) > 0 {
+			writes = append(writes, write{entry.Manager, fmt.Sprintf("%s (%s) wrote %s at %s", entry.Manager, entry.Operation, abridged(fields), moment(entry.Time))})
+		}
+	}
+	// What an operator makes of its own objects has the operator as its one manager.
+	if o.Follows && maker == "" && !known {
+		for _, w := range writes {
+			if w.manager != writes[0].manager {
+				known = true
+			}
+		}
+		if !known {
+			return nil, nil
+		}
+	}
+	var out []string
+	for _, w := range writes {
+		out = append(out, fmt.Sprintf("%s of %s (%s%s): %s", called(o.Kind, o.Namespace, o.Name), o.Owner, owner, since, w.text))
+	}
+	return out, nil
+}
+
+// abridged are the first of many fields.
+func abridged(fields []string) string {
+	const most = 6
+	if len(fields) > most {
+		return fmt.Sprintf("%s and %d more", strings.Join(fields[:most], ", "), len(fields)-most)
+	}
+	return strings.Join(fields, ", ")
+}

@@ -273,45 +273,63 @@ func deref[T any](pointer *T) T {
 	return *pointer
 }
 
-// ReferenceCrossings follows the references of all objects, which are those of
-// whole namespaces, and lists those that lead to what is another tenant's, or,
-// unless they are optional, to what does not exist. What belongs to no tenant may
-// be used by all. followed counts the references of tenants' objects.
-func ReferenceCrossings(objects []*unstructured.Unstructured, tenantLabel string) (problems []string, followed int, err error) {
-	type id struct{ namespace, kind, name string }
-	known := map[id]*unstructured.Unstructured{}
+// followed is a name that one object uses, and what it names; nil: nothing.
+type followed struct {
+	from, to *unstructured.Unstructured
+	Reference
+}
+
+// follow looks up what objects, which are those of whole namespaces, name. Those
+// that make no use of it, or no more, are left out.
+func follow(objects []*unstructured.Unstructured) ([]followed, error) {
+	known := map[address]*unstructured.Unstructured{}
 	for _, object := range objects {
-		known[id{object.GetNamespace(), object.GetKind(), object.GetName()}] = object
+		known[addressOf(object)] = object
 	}
+	var out []followed
 	for _, object := range objects {
 		if idle(object) {
 			continue
 		}
 		list, err := References(object)
 		if err != nil {
-			return nil, 0, err
+			return nil, err
 		}
-		tenant := tenantOf(object, tenantLabel)
-		from := fmt.Sprintf("%s %s/%s of %q", object.GetKind(), object.GetNamespace(), object.GetName(), tenant)
 		for _, r := range list {
-			if tenant != "" {
-				followed++
-			}
-			target, exists := known[id{object.GetNamespace(), r.Kind, r.Name}]
-			switch {
-			case !exists && !r.Optional:
-				problems = append(problems, fmt.Sprintf("%s: %s names the %s %s, which does not exist", from, r.Field, r.Kind, r.Name))
-			case exists && tenantOf(target, tenantLabel) != "" && tenantOf(target, tenantLabel) != tenant:
-				problems = append(problems, fmt.Sprintf("%s: %s names the %s %s of %q", from, r.Field, r.Kind, r.Name, tenantOf(target, tenantLabel)))
-			}
+			out = append(out, followed{object, known[address{object.GetNamespace(), r.Kind, r.Name}], r})
+		}
+	}
+	return out, nil
+}
+
+// ReferenceCrossings follows the references of all objects, which are those of
+// whole namespaces, and lists those that lead to what is another tenant's, or,
+// unless they are optional, to what does not exist. What belongs to no tenant may
+// be used by all. count is that of the references of tenants' objects.
+func ReferenceCrossings(objects []*unstructured.Unstructured, tenantLabel string) (problems []string, count int, err error) {
+	list, err := follow(objects)
+	if err != nil {
+		return nil, 0, err
+	}
+	for _, r := range list {
+		tenant := TenantOf(r.from, tenantLabel)
+		from := fmt.Sprintf("%s %s/%s of %q", r.from.GetKind(), r.from.GetNamespace(), r.from.GetName(), tenant)
+		if tenant != "" {
+			count++
+		}
+		switch {
+		case r.to == nil && !r.Optional:
+			problems = append(problems, fmt.Sprintf("%s: %s names the %s %s, which does not exist", from, r.Field, r.Kind, r.Name))
+		case r.to != nil && TenantOf(r.to, tenantLabel) != "" && TenantOf(r.to, tenantLabel) != tenant:
+			problems = append(problems, fmt.Sprintf("%s: %s names the %s %s of %q", from, r.Field, r.Kind, r.Name, TenantOf(r.to, tenantLabel)))
 		}
 	}
 	sort.Strings(problems)
-	return problems, followed, nil
+	return problems, count, nil
 }
 
-// tenantOf is the tenant that an object is labelled with, or its template.
-func tenantOf(object *unstructured.Unstructured, tenantLabel string) string {
+// TenantOf is the tenant that an object is labelled with, or its template.
+func TenantOf(object *unstructured.Unstructured, tenantLabel string) string {
 	if tenant := object.GetLabels()[tenantLabel]; tenant != "" {
 		return tenant
 	}

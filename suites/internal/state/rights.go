@@ -1,6 +1,7 @@
 package state
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -91,12 +92,23 @@ type Grant struct {
 	Rules []rbacv1.PolicyRule
 }
 
+// Account is the user that a ServiceAccount is, and the groups that the API server
+// adds to it.
+func Account(namespace, name string) (user string, groups []string) {
+	return "system:serviceaccount:" + namespace + ":" + name,
+		[]string{"system:serviceaccounts", "system:serviceaccounts:" + namespace, "system:authenticated"}
+}
+
 // Grants lists what the bindings give to a ServiceAccount, by its name or by a
 // group that every such account is in.
-func (r RBAC) Grants(namespace, name string) []Grant {
+func (r RBAC) Grants(namespace, name string) []Grant { return r.GrantsTo(Account(namespace, name)) }
+
+// GrantsTo lists what the bindings give to a user of these groups; a
+// ServiceAccount is a user, too.
+func (r RBAC) GrantsTo(user string, groups []string) []Grant {
 	var out []Grant
 	for _, b := range r.RoleBindings {
-		if bound(b.Subjects, namespace, name, b.Namespace) {
+		if bound(b.Subjects, user, groups, b.Namespace) {
 			out = append(out, Grant{
 				Binding: "RoleBinding " + b.Namespace + "/" + b.Name, Role: b.RoleRef.Kind + " " + b.RoleRef.Name,
 				Namespace: b.Namespace, Rules: r.rules(b.RoleRef, b.Namespace),
@@ -104,7 +116,7 @@ func (r RBAC) Grants(namespace, name string) []Grant {
 		}
 	}
 	for _, b := range r.ClusterRoleBindings {
-		if bound(b.Subjects, namespace, name, "") {
+		if bound(b.Subjects, user, groups, "") {
 			out = append(out, Grant{
 				Binding: "ClusterRoleBinding " + b.Name, Role: b.RoleRef.Kind + " " + b.RoleRef.Name, Rules: r.rules(b.RoleRef, ""),
 			})
@@ -113,15 +125,38 @@ func (r RBAC) Grants(namespace, name string) []Grant {
 	return out
 }
 
-func bound(subjects []rbacv1.Subject, namespace, name, binding string) bool {
+// Bound are the users and groups that bindings in these namespaces name, but for
+// the system's own, sorted.
+func (r RBAC) Bound(namespaces ...string) (users, groups []string) {
+	for _, b := range r.RoleBindings {
+		if !slices.Contains(namespaces, b.Namespace) {
+			continue
+		}
+		for _, s := range b.Subjects {
+			switch {
+			case strings.HasPrefix(s.Name, "system:"):
+			case s.Kind == rbacv1.GroupKind:
+				groups = append(groups, s.Name)
+			case s.Kind == rbacv1.UserKind:
+				users = append(users, s.Name)
+			}
+		}
+	}
+	sort.Strings(users)
+	sort.Strings(groups)
+	return slices.Compact(users), slices.Compact(groups)
+}
+
+func bound(subjects []rbacv1.Subject, user string, groups []string, binding string) bool {
 	return slices.ContainsFunc(subjects, func(s rbacv1.Subject) bool {
 		switch s.Kind {
 		case rbacv1.ServiceAccountKind:
-			return s.Name == name && (s.Namespace == namespace || s.Namespace == "" && binding == namespace)
+			account, _ := Account(cmp.Or(s.Namespace, binding), s.Name)
+			return account == user
 		case rbacv1.UserKind:
-			return s.Name == "system:serviceaccount:"+namespace+":"+name || s.Name == "*"
+			return s.Name == user || s.Name == "*"
 		case rbacv1.GroupKind:
-			return slices.Contains([]string{"system:authenticated", "system:serviceaccounts", "system:serviceaccounts:" + namespace}, s.Name)
+			return slices.Contains(groups, s.Name)
 		}
 		return false
 	})

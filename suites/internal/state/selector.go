@@ -24,23 +24,37 @@ func (c Crossing) String() string {
 // a selector matches nothing here.
 func SelectorCrossings(services, workloads []*unstructured.Unstructured, tenantLabel string) []Crossing {
 	var out []Crossing
+	for _, match := range selected(services, workloads) {
+		_, tenant := podLabels(match.workload, tenantLabel)
+		if own := match.service.GetLabels()[tenantLabel]; tenant != own {
+			out = append(out, Crossing{
+				From: "Service " + match.service.GetName(), FromTenant: own,
+				To: match.workload.GetKind() + " " + match.workload.GetName(), ToTenant: tenant,
+			})
+		}
+	}
+	sort.Slice(out, func(i, j int) bool { return out[i].String() < out[j].String() })
+	return out
+}
+
+// match is a workload whose pods a Service selects.
+type match struct{ service, workload *unstructured.Unstructured }
+
+// selected lists what each Service selects. One without a selector selects nothing.
+func selected(services, workloads []*unstructured.Unstructured) []match {
+	var out []match
 	for _, service := range services {
 		selector, found, _ := unstructured.NestedStringMap(service.Object, "spec", "selector")
 		if !found || len(selector) == 0 {
 			continue
 		}
 		for _, workload := range workloads {
-			set, tenant := podLabels(workload, tenantLabel)
-			if !labels.SelectorFromSet(selector).Matches(labels.Set(set)) || tenant == service.GetLabels()[tenantLabel] {
-				continue
+			set, _ := podLabels(workload, "")
+			if service.GetNamespace() == workload.GetNamespace() && labels.SelectorFromSet(selector).Matches(labels.Set(set)) {
+				out = append(out, match{service, workload})
 			}
-			out = append(out, Crossing{
-				From: "Service " + service.GetName(), FromTenant: service.GetLabels()[tenantLabel],
-				To: workload.GetKind() + " " + workload.GetName(), ToTenant: tenant,
-			})
 		}
 	}
-	sort.Slice(out, func(i, j int) bool { return out[i].String() < out[j].String() })
 	return out
 }
 

@@ -1,6 +1,7 @@
 package live
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
@@ -66,6 +67,9 @@ type Bench struct {
 	served     map[string]bool
 	seconds    []float64
 	users      map[string]bool
+	leftOut    leftOut
+	// roles are those that users have without us.
+	roles map[string][]string
 
 	requests, retries, disturbances atomic.Int64
 }
@@ -79,8 +83,9 @@ type copyState struct {
 	effective time.Duration
 	// seen: a canary was answered.
 	seen bool
-	// failed says why it cannot be asked.
+	// failed says why it cannot be asked; late: since it is not in force in time.
 	failed string
+	late   bool
 	// proves: the policy as it stands is installed beside the copy, and these are
 	// its objects; unwritten says why it is not.
 	proves    bool
@@ -119,9 +124,12 @@ func Open(ctx context.Context, o Options) (*Bench, error) {
 		options: o, config: config, client: client, limit: newLimit(),
 		copies: map[string]*copyState{}, places: map[string]int{}, remembered: map[string]memory{},
 		kinds: map[schema.GroupVersionKind]resource{}, subkinds: map[string]bool{}, namespaces: map[string]namespaceState{},
-		served: map[string]bool{}, users: map[string]bool{},
+		served: map[string]bool{}, users: map[string]bool{}, roles: map[string][]string{},
 	}
 	if err := b.discover(); err != nil {
+		return nil, err
+	}
+	if err := b.learnLeftOut(ctx); err != nil {
 		return nil, err
 	}
 	return b, ctx.Err()
@@ -275,6 +283,7 @@ func (b *Bench) install(ctx context.Context, subjects []subject, proving map[str
 			if err := b.canaryNamespace(ctx, c); err != nil {
 				return 0, err
 			}
+			c.failed = cmp.Or(c.failed, c.unheard)
 		}
 	}
 	installed := atomic.Int64{}
@@ -301,7 +310,11 @@ func (b *Bench) install(ctx context.Context, subjects []subject, proving map[str
 	if err := group.Wait(); err != nil {
 		return int(installed.Load()), err
 	}
-	return int(installed.Load()), b.force(ctx, fresh)
+	if err := b.force(ctx, fresh, b.options.Patience); err != nil {
+		return int(installed.Load()), err
+	}
+	again, err := b.oneByOne(ctx, fresh)
+	return int(installed.Load()) + again, err
 }
 
 // force returns when each copy is in force or has failed. Of those that share a webhook
@@ -309,21 +322,21 @@ func (b *Bench) install(ctx context.Context, subjects []subject, proving map[str
 // shown by a policy made after them that has a webhook of its own. Kyverno makes all
 // webhooks anew, and at once, of the ClusterPolicies that it knows, and it learns of
 // them in the order in which they were made.
-func (b *Bench) force(ctx context.Context, copies []*copyState) error {
+func (b *Bench) force(ctx context.Context, copies []*copyState, patience time.Duration) error {
 	shares := func(c *copyState) bool { return c.failed == "" && namedBy(c.subject.name, namedByGroup) }
 	if !slices.ContainsFunc(copies, shares) {
-		return b.await(ctx, copies)
+		return b.await(ctx, copies, patience)
 	}
 	last, err := b.last(ctx)
 	if err != nil {
 		return err
 	}
-	if err := b.await(ctx, append(slices.Clone(copies), last)); err != nil {
+	if err := b.await(ctx, append(slices.Clone(copies), last), patience); err != nil {
 		return err
 	}
 	for _, c := range copies {
 		if last.failed != "" && shares(c) {
-			c.failed = "the webhook that it shares is not in force: " + last.failed
+			c.failed, c.late, c.seen = "the webhook that it shares is not in force: "+last.failed, true, false
 		}
 	}
 	return b.uninstall(ctx, []string{last.subject.name})
@@ -353,6 +366,66 @@ func (b *Bench) last(ctx context.Context) (*copyState, error) {
 	}
 	_, err := b.installOne(ctx, c)
 	return c, err
+}
+
+// oneByOne installs those copies again, each beside what is in force, of which a
+// whole set did not come into force: a webhook that the API server does not take
+// keeps Kyverno from changing any of its kind. What is late alone is removed, so that
+// it stands in nobody's way.
+func (b *Bench) oneByOne(ctx context.Context, copies []*copyState) (int, error) {
+	late := slices.DeleteFunc(slices.Clone(copies), func(c *copyState) bool { return !c.late })
+	for _, c := range late {
+		if err := b.withdraw(ctx, c); err != nil {
+			return 0, err
+		}
+	}
+	if len(late) < 2 {
+		return 0, nil
+	}
+	b.say("%d policies are not in force: see which of them keeps the others from it", len(late))
+	installed := 0
+	for _, c := range late {
+		waited := c.failed
+		c.failed, c.late = "", false
+		n, err := b.installOne(ctx, c)
+		installed += n
+		if err == nil {
+			err = b.force(ctx, []*copyState{c}, b.options.Patience/alonePatience)
+		}
+		if err == nil && c.late {
+			// It was waited for longer, and more was seen of it, the first time.
+			c.failed = waited
+			err = b.withdraw(ctx, c)
+		}
+		if err != nil {
+			return installed, err
+		}
+	}
+	return installed, nil
+}
+
+// alonePatience is how much sooner a copy alone is given up than a whole set.
+const alonePatience = 4
+
+// withdraw removes a copy's objects, but for what belongs to another copy as well,
+// and its policy as it stands.
+func (b *Bench) withdraw(ctx context.Context, c *copyState) error {
+	b.erase(ctx, c)
+	placed := c.placed
+	c.placed = nil
+	for _, o := range slices.Backward(placed) {
+		b.mu.Lock()
+		b.places[key(o)]--
+		last := b.places[key(o)] == 0
+		b.mu.Unlock()
+		if !last {
+			continue
+		}
+		if err := b.remove(ctx, o); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // currentLabels are those of a namespace as it is now.
@@ -464,23 +537,7 @@ func (b *Bench) uninstall(ctx context.Context, names []string) error {
 			continue
 		}
 		delete(b.copies, name)
-		var gone []*unstructured.Unstructured
-		for _, o := range c.placed {
-			b.mu.Lock()
-			if b.places[key(o)]--; b.places[key(o)] == 0 {
-				gone = append(gone, o)
-			}
-			b.mu.Unlock()
-		}
-		group.Go(func() error {
-			b.erase(ctx, c)
-			for _, o := range slices.Backward(gone) {
-				if err := b.remove(ctx, o); err != nil {
-					return err
-				}
-			}
-			return nil
-		})
+		group.Go(func() error { return b.withdraw(ctx, c) })
 	}
 	if err := group.Wait(); err != nil {
 		return fmt.Errorf("remove copies: %w", err)

@@ -175,6 +175,7 @@ func quoted(values []string) string {
 // canaryNamespace gives a copy's canary a namespace with the labels that it needs.
 func (b *Bench) canaryNamespace(ctx context.Context, c *copyState) error {
 	if c.canary.GetNamespace() != "" {
+		c.unheard = b.deaf(c.canary.GetNamespace())
 		return b.namespace(ctx, c.canary.GetNamespace(), b.currentLabels(c.canary.GetNamespace()))
 	}
 	name := c.labels[nameLabel]
@@ -193,6 +194,7 @@ func (b *Bench) canaryNamespace(ctx context.Context, c *copyState) error {
 		name = canaryName + "-" + session + "-" + hex.EncodeToString(digest[:])[:8]
 	}
 	c.canary.SetNamespace(name)
+	c.unheard = b.deaf(name)
 	if name == c.labels[nameLabel] && len(labels) == 0 {
 		labels = b.currentLabels(name)
 	}
@@ -206,9 +208,8 @@ func (b *Bench) canaryNamespace(ctx context.Context, c *copyState) error {
 }
 
 // await returns when each of the copies has answered a canary or is given up: it
-// had the bench's patience, and for a good while nothing else came into force
-// either.
-func (b *Bench) await(ctx context.Context, copies []*copyState) error {
+// had that patience, or for half of it nothing else came into force either.
+func (b *Bench) await(ctx context.Context, copies []*copyState, patience time.Duration) error {
 	start, progress, pause := time.Now(), time.Now(), 50*time.Millisecond
 	for {
 		open := slices.DeleteFunc(slices.Clone(copies), func(c *copyState) bool { return c.seen || c.failed != "" })
@@ -226,9 +227,10 @@ func (b *Bench) await(ctx context.Context, copies []*copyState) error {
 				c.effective = max(now.Sub(c.created), time.Millisecond)
 			}
 		}
-		if now.Sub(start) > b.options.Patience || now.Sub(progress) > b.options.Patience/2 {
+		if now.Sub(start) > patience || now.Sub(progress) > patience/2 {
 			for _, c := range open {
 				if !c.seen && c.failed == "" {
+					c.late = true
 					c.failed = fmt.Sprintf("it is not in force %s after its creation: %s%s", now.Sub(c.created).Round(time.Millisecond), b.status(ctx, c), words[c.subject.name])
 				}
 			}

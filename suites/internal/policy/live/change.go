@@ -1,6 +1,7 @@
 package live
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -9,6 +10,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -126,6 +128,8 @@ type trial struct {
 	requests *requests
 	// alone: examples are asked one after another, since they change what is there.
 	alone bool
+	// patience is how long it may take to come into force; 0: as long as the bench's.
+	patience time.Duration
 }
 
 // judge asks copies that change the object of a request together, since only who
@@ -151,13 +155,22 @@ func (changes) judge(ctx context.Context, b *Bench, tasks []task) error {
 	}
 	for batch := range slices.Chunk(together, trialsAtOnce) {
 		b.say("judge what %d policies change", len(batch))
-		if err := b.try(ctx, batch); err != nil {
+		late, err := b.try(ctx, batch)
+		if err != nil {
 			return err
+		}
+		// One of them may have kept the others from coming into force.
+		for i, t := range late {
+			b.say("judge what %s changes, which was not in force (%d of %d)", t.policy, i+1, len(late))
+			t.patience = b.options.Patience / alonePatience
+			if _, err := b.try(ctx, []*trial{t}); err != nil {
+				return err
+			}
 		}
 	}
 	for i, t := range alone {
 		b.say("judge what %s does (%d of %d)", t.policy, i+1, len(alone))
-		if err := b.try(ctx, []*trial{t}); err != nil {
+		if _, err := b.try(ctx, []*trial{t}); err != nil {
 			return err
 		}
 	}
@@ -297,8 +310,9 @@ func (t *trial) key() string {
 	return key
 }
 
-// try installs copies, asks them of their examples, and removes them.
-func (b *Bench) try(ctx context.Context, trials []*trial) error {
+// try installs copies, asks them of their examples, and removes them. Those of
+// several that were not in force in time are returned, and nothing is said of them.
+func (b *Bench) try(ctx context.Context, trials []*trial) (late []*trial, err error) {
 	watching, stop := context.WithCancel(ctx)
 	defer stop()
 	var group errgroup.Group
@@ -318,16 +332,30 @@ func (b *Bench) try(ctx context.Context, trials []*trial) error {
 	for _, t := range trials {
 		for _, part := range t.parts() {
 			if err := part.settleIn(ctx, b); err != nil {
-				return err
+				return nil, err
 			}
 		}
 	}
+	var mu sync.Mutex
 	for i, t := range trials {
+		if t.unheard != "" {
+			effective[i] = -1
+			for _, v := range t.verdicts {
+				v.Verdict, v.Reason = example.NotSupported, t.unheard
+			}
+			continue
+		}
 		group.Go(func() error {
 			start := time.Now()
 			if err := t.comeIntoForce(ctx, watching, b); err != nil {
 				effective[i] = -1
-				t.fail(err)
+				if errors.Is(err, errNotInForce) && len(trials) > 1 {
+					mu.Lock()
+					defer mu.Unlock()
+					late = append(late, t)
+				} else {
+					t.fail(err)
+				}
 				return ctx.Err()
 			}
 			effective[i] = time.Since(start).Seconds()
@@ -335,7 +363,7 @@ func (b *Bench) try(ctx context.Context, trials []*trial) error {
 		})
 	}
 	if err := group.Wait(); err != nil {
-		return err
+		return nil, err
 	}
 	var tests []*example.Test
 	open := map[*example.Test][]asked{}
@@ -360,7 +388,7 @@ func (b *Bench) try(ctx context.Context, trials []*trial) error {
 			}
 		}
 		if err := b.askWave(ctx, w, here); err != nil {
-			return err
+			return nil, err
 		}
 	}
 	for i, t := range trials {
@@ -368,8 +396,11 @@ func (b *Bench) try(ctx context.Context, trials []*trial) error {
 			b.remember(t, effective[i])
 		}
 	}
-	return nil
+	return late, nil
 }
+
+// errNotInForce is the error of a copy whose canary is not answered in time.
+var errNotInForce = errors.New("it is not in force")
 
 // comeIntoForce installs all copies of a trial.
 func (t *trial) comeIntoForce(ctx, watching context.Context, b *Bench) error {
@@ -421,6 +452,9 @@ func (b *Bench) askWave(ctx context.Context, w *wave, all []asked) (err error) {
 		}
 		err = b.serve(ctx, objects)
 	}
+	if err == nil {
+		err = b.notice(ctx)
+	}
 	if err != nil {
 		return err
 	}
@@ -459,9 +493,11 @@ func byObject(b *Bench, all []asked) [][]asked {
 // settleIn makes the namespaces of a copy and of its canary.
 func (t *trial) settleIn(ctx context.Context, b *Bench) error {
 	if t.canary != nil {
-		if err := b.canaryNamespace(ctx, &copyState{subject: t.subject, installation: t.installation}); err != nil {
+		c := &copyState{subject: t.subject, installation: t.installation}
+		if err := b.canaryNamespace(ctx, c); err != nil {
 			return err
 		}
+		t.unheard = c.unheard
 	}
 	for _, object := range t.objects {
 		if ns := object.GetNamespace(); ns != "" {
@@ -489,17 +525,18 @@ func (t *trial) install(ctx context.Context, b *Bench) error {
 		}
 	}
 	var last error
-	if b.within(ctx, b.options.Patience, func(ctx context.Context) (done bool) {
+	patience := cmp.Or(t.patience, b.options.Patience)
+	if b.within(ctx, patience, func(ctx context.Context) (done bool) {
 		done, last = t.effective(ctx, b, t)
 		return done
 	}) {
 		return nil
 	}
-	text := fmt.Sprintf("it is not in force %s after its creation: %s", b.options.Patience, b.status(ctx, c))
+	text := fmt.Sprintf("%s after its creation: %s", patience, b.status(ctx, c))
 	if last != nil {
 		text += "; its canary: " + last.Error()
 	}
-	return errors.New(t.asWritten(text))
+	return fmt.Errorf("%w %s", errNotInForce, t.asWritten(text))
 }
 
 // within says whether something became so in time. Each attempt is made in full,
@@ -518,16 +555,17 @@ func (b *Bench) within(ctx context.Context, patience time.Duration, so func(cont
 // remove takes all copies of a trial away.
 func (t *trial) remove(ctx context.Context, b *Bench) {
 	var problems []error
-	if t.requests != nil {
-		made := canaryObject("ConfigMap", nil)
-		made.SetName(generatedCanary(t.name))
-		made.SetNamespace(t.canary.GetNamespace())
-		problems = append(problems, b.gone(ctx, t.canary), b.gone(ctx, made), b.forget(ctx, t))
-	}
 	for _, part := range t.parts() {
 		for _, object := range part.objects {
 			problems = append(problems, b.gone(ctx, object))
 		}
+	}
+	// What it made goes after it, so that it is not made anew.
+	if t.requests != nil && t.canary != nil {
+		made := canaryObject("ConfigMap", nil)
+		made.SetName(generatedCanary(t.name))
+		made.SetNamespace(t.canary.GetNamespace())
+		problems = append(problems, b.forget(ctx, t), b.gone(ctx, t.canary), b.gone(ctx, made))
 	}
 	if err := errors.Join(problems...); err != nil {
 		t.state.Problem = strings.TrimPrefix(t.state.Problem+"; "+err.Error(), "; ")

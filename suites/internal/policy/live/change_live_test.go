@@ -16,6 +16,11 @@ import (
 // judged judges examples of a policy, each in a test of its own unless it has one.
 func judged(t *testing.T, policy string, examples ...*example.Example) (PolicyState, []Verdict) {
 	t.Helper()
+	return judgedOn(t, open(t, Options{}), policy, examples...)
+}
+
+func judgedOn(t *testing.T, b *Bench, policy string, examples ...*example.Example) (PolicyState, []Verdict) {
+	t.Helper()
 	p := &example.Policy{Object: parsed(t, policy)}
 	l := &example.Library{Policies: []*example.Policy{p}}
 	for _, e := range examples {
@@ -33,7 +38,6 @@ func judged(t *testing.T, policy string, examples ...*example.Example) (PolicySt
 		}
 	}
 	g := NewWithT(t)
-	b := open(t, Options{})
 	j, err := b.Judge(t.Context(), l)
 	g.Expect(err).NotTo(HaveOccurred())
 	again, err := b.Judge(t.Context(), l)

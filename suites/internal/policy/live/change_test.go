@@ -119,8 +119,8 @@ func TestACopyOfAGeneratingPolicyMakesSomethingOfItsCanary(t *testing.T) {
 	g.Expect(err).NotTo(HaveOccurred())
 	spec := out.objects[0].Object["spec"].(map[string]any)
 	g.Expect(spec["evaluation"]).To(Equal(map[string]any{
-		"admission": map[string]any{"enabled": true}, "synchronize": map[string]any{"enabled": true},
-	}), "what is there already is left alone")
+		"admission": map[string]any{"enabled": true},
+	}), "what is there already is left alone, and what is taken away stays away")
 	entries := spec["generate"].([]any)
 	g.Expect(entries).To(HaveLen(3))
 	g.Expect(entries[0]).To(HaveKeyWithValue("expression", ContainSubstring(generatedCanary("p0123456789"))))

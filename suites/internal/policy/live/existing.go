@@ -71,7 +71,7 @@ func changingCopy(s subject, targets []string) (installation, error) {
 	expression, selects := constraints["expression"].(string)
 	switch {
 	case selects:
-		constraints["expression"] = fmt.Sprintf("(%s) ? resource.List('v1', 'configmaps', request.namespace) : (\n%s\n)", isCanary, expression)
+		constraints["expression"] = fmt.Sprintf("(%s) ? resource.List('v1', 'configmaps'%s) : (\n%s\n)", isCanary, inNamespace(object, ", ", ""), expression)
 	case stated:
 		rules, _ := constraints["resourceRules"].([]any)
 		constraints["resourceRules"] = append(slices.Clone(rules), canaryRule)

@@ -60,12 +60,9 @@ func generatingCopy(s subject) (installation, error) {
 	}
 	spec["failurePolicy"] = "Fail"
 	delete(spec, "webhookConfiguration")
-	evaluation, _ := spec["evaluation"].(map[string]any)
-	kept := map[string]any{"admission": map[string]any{"enabled": true}}
-	if synchronize, found := evaluation["synchronize"]; found {
-		kept["synchronize"] = synchronize
-	}
-	spec["evaluation"] = kept
+	// What is made for a request is the same whether or not it is kept in step
+	// afterwards; a copy that did would make anew what the bench takes away.
+	spec["evaluation"] = map[string]any{"admission": map[string]any{"enabled": true}}
 	var out installation
 	if err := selecting(s, spec, false, &out); err != nil {
 		return installation{}, err
@@ -78,9 +75,18 @@ func generatingCopy(s subject) (installation, error) {
 		}
 	}
 	spec["generate"] = append([]any{map[string]any{"expression": fmt.Sprintf(
-		`(%s) ? generator.Apply(request.namespace, [{"apiVersion": dyn("v1"), "kind": dyn("ConfigMap"), "metadata": dyn({"name": "%s"})}]) : true`,
-		isCanary, generatedCanary(s.name))}}, entries...)
+		`(%s) ? generator.Apply(%s[{"apiVersion": dyn("v1"), "kind": dyn("ConfigMap"), "metadata": dyn({"name": "%s"})}]) : true`,
+		isCanary, inNamespace(object, "", ", "), generatedCanary(s.name))}}, entries...)
 	return out, inForce(s, object, &out)
+}
+
+// inNamespace is the argument by which an expression of a policy names the namespace
+// of the request; none in a policy that is of a namespace itself.
+func inNamespace(policy *unstructured.Unstructured, before, after string) string {
+	if policy.GetNamespace() != "" {
+		return ""
+	}
+	return before + "request.namespace" + after
 }
 
 // legacyGeneratingCopy is that of a rule of a ClusterPolicy or Policy that makes
@@ -459,20 +465,20 @@ func (u *undoing) send(ctx context.Context, r request) bool {
 	return got.err == nil
 }
 
-// all removes everything again, the trigger first: what follows it is made again
-// as long as it is there. In a namespace that is being removed nothing is made, so
-// what was generated there goes before it is let go.
+// all removes everything again, the trigger and the requests for it first: what
+// follows them is made again as long as they are there. In a namespace that is being
+// removed nothing is made, so what was generated there goes before it is let go.
 func (u *undoing) all(ctx context.Context) {
 	if u.trigger != nil {
 		note(u.v, u.b.remove(ctx, u.trigger))
 	}
+	note(u.v, u.b.forget(ctx, u.t))
 	for _, object := range u.generated {
 		note(u.v, u.b.gone(ctx, object))
 	}
 	if u.trigger != nil {
 		note(u.v, u.b.gone(ctx, u.trigger))
 	}
-	note(u.v, u.b.forget(ctx, u.t))
 	if u.restore != nil {
 		note(u.v, u.restore(ctx))
 	}

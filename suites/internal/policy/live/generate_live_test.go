@@ -3,7 +3,9 @@
 package live
 
 import (
+	"strings"
 	"testing"
+	"time"
 
 	. "github.com/onsi/gomega"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -84,5 +86,49 @@ func TestALegacyCloneIsJudgedByWhatItMakes(t *testing.T) {
 		t.Log(i, got[i].Verdict, got[i].Reason, got[i].Words, got[i].Notes, got[i].Sent, got[i].Seconds)
 		g.Expect(got[i].Verdict).To(Equal(want), "example %d", i)
 		g.Expect(got[i].Notes).To(BeEmpty())
+	}
+}
+
+// What is kept in step is made anew when it is removed: what a copy made stays away,
+// and no clean-up waits for it.
+func TestWhatAPolicyKeepsInStepIsRemoved(t *testing.T) {
+	g := NewWithT(t)
+	keeps := strings.Replace(makesNetworkPolicy, "  generate:\n", "  evaluation: {synchronize: {enabled: true}}\n  generate:\n", 1)
+	keeps = strings.Replace(keeps, "operations: [CREATE]", "operations: [CREATE, UPDATE]", 1)
+	g.Expect(keeps).To(And(ContainSubstring("synchronize"), ContainSubstring("UPDATE")))
+	var examples []*example.Example
+	for i := range 6 {
+		object := parsed(t, service("a", "{chosen: Ingress}"))
+		object.SetNamespace("mutate-n")
+		examples = append(examples, &example.Example{
+			Object: object, Operation: []string{opCreate, opUpdate}[i%2], Expected: example.Pass, Generated: networkPolicy(t, "Ingress"),
+		})
+	}
+	b := open(t, Options{})
+	state, got := judgedOn(t, b, keeps, examples...)
+	g.Expect(state.Problem).To(BeEmpty())
+	for i, v := range got {
+		g.Expect(v.Verdict).To(Equal(example.Pass), "example %d: %s", i, v.Reason)
+		g.Expect(v.Notes).To(BeEmpty(), "example %d", i)
+	}
+	g.Consistently(func() (*unstructured.Unstructured, error) {
+		return b.read(t.Context(), networkPolicy(t, "Ingress")[0])
+	}).WithTimeout(time.Second).Should(BeNil())
+}
+
+// TestPoliciesOfOneNamespace judges what changes and makes objects in its own
+// namespace alone.
+func TestPoliciesOfOneNamespace(t *testing.T) {
+	g := NewWithT(t)
+	l := load(t, "testdata/namespaced")
+	g.Expect(l.Findings).To(BeEmpty())
+	j, err := open(t, Options{}).Judge(t.Context(), l)
+	g.Expect(err).NotTo(HaveOccurred())
+	for _, p := range j.Policies {
+		g.Expect(p.Problem).To(BeEmpty(), p.Policy.String())
+	}
+	for _, v := range j.Verdicts {
+		g.Expect(v.Verdict).To(Equal(v.Example.Expected), "%s: %s", v.Example, v.Reason)
+		g.Expect(v.Notes).To(BeEmpty(), v.Example.String())
 	}
 }

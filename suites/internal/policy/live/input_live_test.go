@@ -149,3 +149,91 @@ spec:
 		g.Expect(v.Verdict).To(Equal(v.Example.Expected), "%s: %s", v.Example, v.Reason)
 	}
 }
+
+// What Kyverno's configuration leaves out reaches no policy of Kyverno's, which is no
+// verdict of the policy's; one of Kubernetes' own is asked there as everywhere.
+func TestWhatReachesNoPolicyIsNotSupported(t *testing.T) {
+	g := NewWithT(t)
+	dir := t.TempDir()
+	write := func(name, text string) {
+		g.Expect(os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600)).To(Succeed())
+	}
+	write("policies.yaml", `
+apiVersion: policies.kyverno.io/v1
+kind: ValidatingPolicy
+metadata: {name: core-nobody}
+spec:
+  matchConstraints: {resourceRules: [{apiGroups: [""], apiVersions: [v1], operations: [CREATE], resources: [configmaps]}]}
+  validations: [{expression: "false", message: nobody}]
+---
+apiVersion: policies.kyverno.io/v1
+kind: ValidatingPolicy
+metadata: {name: core-there-only}
+spec:
+  matchConstraints:
+    namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: kyverno}}
+    resourceRules: [{apiGroups: [""], apiVersions: [v1], operations: [CREATE], resources: [configmaps]}]
+  validations: [{expression: "false", message: nobody there}]
+---
+apiVersion: policies.kyverno.io/v1
+kind: NamespacedMutatingPolicy
+metadata: {name: core-paints, namespace: kube-system}
+spec:
+  matchConstraints: {resourceRules: [{apiGroups: [""], apiVersions: [v1], operations: [CREATE], resources: [configmaps]}]}
+  mutations: [{patchType: ApplyConfiguration, applyConfiguration: {expression: "Object{metadata: Object.metadata{labels: {'colour': 'blue'}}}"}}]
+---
+apiVersion: admissionregistration.k8s.io/v1
+kind: ValidatingAdmissionPolicy
+metadata: {name: core-native}
+spec:
+  matchConstraints: {resourceRules: [{apiGroups: [""], apiVersions: [v1], operations: [CREATE], resources: [configmaps]}]}
+  validations: [{expression: "false", message: nobody at all}]
+---
+apiVersion: admissionregistration.k8s.io/v1
+kind: ValidatingAdmissionPolicyBinding
+metadata: {name: core-native}
+spec: {policyName: core-native, validationActions: [Deny]}
+`)
+	objects := ""
+	for _, namespace := range []string{"kube-system", "kyverno", "core-left"} {
+		objects += "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: in-" + namespace + ", namespace: " + namespace + "}\n---\n"
+	}
+	write("objects.yaml", objects)
+	write("kyverno-test.yaml", `
+apiVersion: cli.kyverno.io/v1alpha1
+kind: Test
+metadata: {name: left}
+policies: [policies.yaml]
+resources: [objects.yaml]
+values: {namespaces: [{metadata: {name: kube-system, labels: {stage: dev}}}]}
+results:
+- {policy: core-nobody, kind: ConfigMap, resources: [in-kube-system, in-kyverno, in-core-left], result: fail}
+- {policy: core-there-only, kind: ConfigMap, resources: [in-core-left], result: skip}
+- {policy: kube-system/core-paints, isMutatingPolicy: true, kind: ConfigMap, resources: [in-core-left], result: skip}
+- {policy: core-native, kind: ConfigMap, resources: [in-kube-system], result: fail}
+`)
+	l := load(t, dir)
+	g.Expect(l.Findings).To(BeEmpty())
+	b := open(t, Options{})
+	j, err := b.Judge(t.Context(), l)
+	g.Expect(err).NotTo(HaveOccurred())
+	want := []struct {
+		verdict example.Verdict
+		says    string
+	}{
+		{example.NotSupported, "resourceFilters [*/*,kube-system,*]"},
+		{example.NotSupported, "resourceFilters [*/*,kyverno,*]"},
+		{example.Fail, ""},
+		{example.NotSupported, "resourceFilters [*/*,kyverno,*]"},
+		{example.NotSupported, "resourceFilters [*/*,kube-system,*]"},
+		{example.Fail, ""},
+	}
+	g.Expect(j.Verdicts).To(HaveLen(len(want)))
+	for i, v := range j.Verdicts {
+		g.Expect(v.Verdict).To(Equal(want[i].verdict), "%s: %s", v.Example, v.Reason)
+		g.Expect(v.Reason).To(ContainSubstring(want[i].says), v.Example.String())
+	}
+	for _, p := range j.Policies {
+		g.Expect(p.Problem).To(BeEmpty(), p.Policy.String())
+	}
+}

@@ -79,9 +79,10 @@ func (b *Bench) Judge(ctx context.Context, l *example.Library) (*Judgement, erro
 	for i, e := range examples {
 		v := &out.Verdicts[i]
 		v.Example = e
+		why := cmp.Or(e.NotSupported, b.unreachable(e))
 		switch {
-		case e.NotSupported != "":
-			v.Verdict, v.Reason = example.NotSupported, e.NotSupported
+		case why != "":
+			v.Verdict, v.Reason = example.NotSupported, why
 		case forCopies(e):
 			s := b.subject(e, Aspect{Whole: true, Validation: -1, Condition: -1, Constraint: -1})
 			want(s)
@@ -128,7 +129,7 @@ func (b *Bench) Judge(ctx context.Context, l *example.Library) (*Judgement, erro
 		if c == nil {
 			continue
 		}
-		if state.Problem == "" {
+		if state.Problem == "" && c.unheard == "" {
 			state.Problem = c.failed
 		}
 		if c.failed == "" {
@@ -267,13 +268,13 @@ func (b *Bench) allow(ctx context.Context, users map[string]bool) error {
 			map[string]any{"nonResourceURLs": []any{"*"}, "verbs": []any{"*"}},
 		},
 	}}
-	role.SetName("fpc-anyone-" + session)
+	role.SetName(anyonePrefix + session)
 	binding := &unstructured.Unstructured{Object: map[string]any{
 		"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding",
-		"roleRef":  map[string]any{"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "fpc-anyone-" + session},
+		"roleRef":  map[string]any{"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": anyonePrefix + session},
 		"subjects": fresh,
 	}}
-	binding.SetName("fpc-anyone-" + session)
+	binding.SetName(anyonePrefix + session)
 	for _, o := range []*unstructured.Unstructured{role, binding} {
 		o.SetLabels(map[string]string{benchLabel: "true"})
 		err := b.create(ctx, o)
@@ -438,7 +439,7 @@ func (b *Bench) askAll(ctx context.Context, batch []string, queries []*query) er
 		for _, c := range copies {
 			c.seen = false
 		}
-		if err := b.force(ctx, copies); err != nil {
+		if err := b.force(ctx, copies, b.options.Patience); err != nil {
 			return err
 		}
 	}
@@ -583,6 +584,10 @@ func (b *Bench) decide(v *Verdict, q *query) {
 	policy := q.example.Policy.Object
 	v.Sent, v.Notes, v.Seconds = q.sent, q.heard.notes, q.heard.seconds
 	c := b.copies[q.copy]
+	if c != nil && c.unheard != "" {
+		v.Verdict, v.Reason = example.NotSupported, c.unheard
+		return
+	}
 	if c != nil && c.failed != "" {
 		v.Verdict, v.Reason = example.Unknown, "the policy cannot be asked: "+c.failed
 		return
@@ -797,8 +802,8 @@ func (b *Bench) Probe(ctx context.Context, l *example.Library, aspects map[*exam
 		for _, aspect := range aspects[p] {
 			row := make([]Reply, len(m.Examples))
 			for i, e := range m.Examples {
-				if e.NotSupported != "" {
-					row[i] = Reply{Answer: Unanswered, Words: e.NotSupported}
+				if why := cmp.Or(e.NotSupported, b.unreachable(e)); why != "" {
+					row[i] = Reply{Answer: Unanswered, Words: why}
 					continue
 				}
 				s := b.subject(e, aspect)

@@ -42,3 +42,6 @@ func expected(t *testing.T, dir string) {
 		}
 	}
 }
+
+// TestRoles judges one user who has other roles in each test.
+func TestRoles(t *testing.T) { expected(t, "testdata/roles") }

@@ -164,6 +164,8 @@ type installation struct {
 	// problem says why the copy can match nothing at all, so that no canary can
 	// show it to be effective.
 	problem string
+	// unheard says why Kyverno is not asked where the canary would have to stand.
+	unheard string
 }
 
 // said is one thing that a copy said.

@@ -490,6 +490,10 @@ func (b *Bench) enter(ctx context.Context, w *wave) (leave func(context.Context)
 	if err := group.Wait(); err != nil {
 		return nil, err
 	}
+	bearers := b.bearers(w)
+	if err := b.ownRoles(ctx, bearers); err != nil {
+		return nil, err
+	}
 	var made []*unstructured.Unstructured
 	leave = func(ctx context.Context) error {
 		for _, o := range slices.Backward(made) {
@@ -509,7 +513,7 @@ func (b *Bench) enter(ctx context.Context, w *wave) (leave func(context.Context)
 			made = append(made, o)
 		}
 	}
-	return leave, nil
+	return leave, b.noticeRoles(ctx, bearers)
 }
 
 // namespace makes a namespace with these labels; nil: with none, or those that it

@@ -8,6 +8,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/your-org/flux-platform-conformance/suites/internal/check"
+	"github.com/your-org/flux-platform-conformance/suites/internal/policy/example"
 )
 
 // WriteText writes the report for a person. Its head are the differences between
@@ -82,11 +83,24 @@ type text struct {
 	out     strings.Builder
 }
 
-// head counts the differences: they come before everything else.
+// head counts the differences: they come before everything else. Of an object that
+// the API server itself refuses no policy said anything, so that is none.
 func (t *text) head() {
-	t.out.WriteString(t.options.Wrapped(fmt.Sprintf("live and offline: %d unexplained and %d explained differences; %s",
-		t.Counts.Agreements[Differs]+t.Counts.Agreements[InvalidLive], t.Counts.Agreements[DifferenceExplained],
-		counted(agreements, t.Counts.Agreements)), 0, 2) + "\n")
+	explained, invalid, invalidExplained := 0, t.Counts.Agreements[InvalidLive], 0
+	for _, one := range t.Results {
+		switch {
+		case one.Agreement != DifferenceExplained:
+		case one.Live.Verdict == example.Invalid:
+			invalidExplained++
+		default:
+			explained++
+		}
+	}
+	text := fmt.Sprintf("live and offline: %d unexplained and %d explained differences", t.Counts.Agreements[Differs], explained)
+	if invalid+invalidExplained > 0 {
+		text += fmt.Sprintf(", %d unexplained and %d explained INVALID", invalid, invalidExplained)
+	}
+	t.out.WriteString(t.options.Wrapped(text+"; "+counted(agreements, t.Counts.Agreements), 0, 2) + "\n")
 }
 
 // words are the outcomes and agreements as they are counted. Only what fails shouts.

@@ -1,0 +1,345 @@
+package attack
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/your-org/flux-platform-conformance/suites/internal/bootstrap"
+	"github.com/your-org/flux-platform-conformance/suites/internal/overlay"
+	"github.com/your-org/flux-platform-conformance/suites/internal/stage"
+)
+
+// clean refuses a session that is not as its repositories declare it: what a
+// killed run left would be taken for the platform's doing.
+func (r *runner) clean(ctx context.Context) error {
+	var left []string
+	for _, s := range r.sites {
+		timeouts := r.in.View.Timeouts()
+		settled, err := bootstrap.Settle(ctx, bootstrap.SettleInput{Client: s.sender.Admin(), Timeout: timeouts.Reconcile, Stall: timeouts.Stall})
+		if err != nil {
+			return fmt.Errorf("environment %s: %w", s.name, err)
+		}
+		for _, o := range settled.Objects {
+			if !o.Current() && !o.Suspended {
+				left = append(left, fmt.Sprintf("%s: %s is not ready: %s", s.name, o.Ref, o.Message))
+			}
+			if strings.HasPrefix(o.Name, "atk-") || strings.HasPrefix(o.Name, "chg-") {
+				left = append(left, fmt.Sprintf("%s: %s is of an attack that was not taken back", s.name, o.Ref))
+			}
+		}
+	}
+	if len(left) > 0 {
+		return fmt.Errorf("the platform is not ready to be attacked:\n  %s", strings.Join(left, "\n  "))
+	}
+	return nil
+}
+
+// byFlux says whether an attack is a commit whose fate Flux or the layout decides.
+func byFlux(o overlay.Overlay) bool {
+	return commits(o) && o.Attack.Layer != "check" && o.Attack.Layer != "files" && o.Attack.Layer != "network"
+}
+
+// commitAll tries what goes through Git, many at once where they do not meet.
+func (r *runner) commitAll(ctx context.Context, attacks []overlay.Overlay) ([]Verdict, error) {
+	var out []Verdict
+	for _, round := range rounds(attacks, byFlux) {
+		started := time.Now()
+		found, err := r.narrow(ctx, round, r.commitRound)
+		out = append(out, found...)
+		if err != nil {
+			return out, fmt.Errorf("attacks %s: %w", ids(round), err)
+		}
+		r.in.Say("%s: %.0f s", ids(round), time.Since(started).Seconds())
+	}
+	return out, nil
+}
+
+// rounds puts each attack that is chosen into the first round in which it meets
+// none, and in which all are of one tenant: what anybody else's objects become is
+// the round's doing.
+func rounds(attacks []overlay.Overlay, chosen func(overlay.Overlay) bool) [][]overlay.Overlay {
+	var out [][]overlay.Overlay
+	for _, o := range attacks {
+		if !chosen(o) {
+			continue
+		}
+		i := slices.IndexFunc(out, func(round []overlay.Overlay) bool {
+			return !slices.ContainsFunc(round, func(other overlay.Overlay) bool {
+				return o.Meets(other) || o.Attack.Tenant != other.Attack.Tenant
+			})
+		})
+		if i < 0 {
+			out = append(out, nil)
+			i = len(out) - 1
+		}
+		out[i] = append(out[i], o)
+	}
+	return out
+}
+
+// commitRound commits attacks, sees what Flux says, takes them back, and does the
+// same with their controls.
+func (r *runner) commitRound(ctx context.Context, attacks []overlay.Overlay) ([]Verdict, []string, error) {
+	before, err := r.look(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	var verdicts []Verdict
+	for _, o := range attacks {
+		for _, s := range r.of(o) {
+			verdicts = append(verdicts, Verdict{Overlay: o, Environment: s.name})
+		}
+	}
+	attackers := r.attackers(attacks)
+	controls, err := controlsOf(attacks)
+	if err != nil {
+		return verdicts, nil, err
+	}
+	started := time.Now()
+	stray, err := r.attackThenControl(ctx, attacks, controls, func(settled stage.Settled) ([]string, error) {
+		during, err := r.look(ctx)
+		if err != nil {
+			return nil, err
+		}
+		for i := range verdicts {
+			v := &verdicts[i]
+			v.Seconds = time.Since(started).Seconds()
+			if err := r.judge(ctx, v, settled[v.Environment]); err != nil {
+				return nil, err
+			}
+		}
+		return append(touched(before, during, attackers), r.unready(settled, attackers)...), nil
+	}, func(settled stage.Settled) {
+		for i := range verdicts {
+			r.accepted(&verdicts[i], settled[verdicts[i].Environment])
+		}
+	})
+	if err != nil {
+		return verdicts, nil, err
+	}
+	after, err := r.look(ctx)
+	return verdicts, append(stray, left(before, after, attackers)...), err
+}
+
+// controlsOf are the controls of attacks, of those that have one.
+func controlsOf(attacks []overlay.Overlay) ([]overlay.Overlay, error) {
+	var out []overlay.Overlay
+	for _, o := range attacks {
+		if o.Attack.Control == nil {
+			continue
+		}
+		control, err := o.Controlled()
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, control)
+	}
+	return out, nil
+}
+
+// attackThenControl lays attacks over the platform and judges them, puts their
+// controls in their place and judges those, and takes everything back.
+func (r *runner) attackThenControl(ctx context.Context, attacks, controls []overlay.Overlay,
+	judge func(stage.Settled) ([]string, error), accept func(stage.Settled),
+) (stray []string, err error) {
+	on := stage.New(r.in.View)
+	started := time.Now()
+	var judged, accepted time.Time
+	defer func() {
+		back := time.Now()
+		if err = errors.Join(err, on.TakeBack(ctx)); err == nil {
+			r.in.Say("  %.0f s until Flux had settled, %.0f s for the controls, %.0f s to take back",
+				judged.Sub(started).Seconds(), max(0, accepted.Sub(judged).Seconds()), time.Since(back).Seconds())
+		}
+	}()
+	if err := on.Lay(ctx, attacks...); err != nil {
+		return nil, err
+	}
+	settled, err := on.Refresh(ctx)
+	if err != nil {
+		return nil, err
+	}
+	judged = time.Now()
+	if stray, err = judge(settled); err != nil || len(controls) == 0 {
+		return stray, err
+	}
+	if err := on.Swap(ctx, controls...); err != nil {
+		return stray, fmt.Errorf("controls: %w", err)
+	}
+	if settled, err = on.Refresh(ctx); err != nil {
+		return stray, fmt.Errorf("controls: %w", err)
+	}
+	accepted = time.Now()
+	accept(settled)
+	return stray, nil
+}
+
+// onStage lays overlays over the platform, has something done once Flux has
+// settled, and takes them back.
+func (r *runner) onStage(ctx context.Context, overlays []overlay.Overlay, do func(stage.Settled) error) (err error) {
+	on := stage.New(r.in.View)
+	defer func() { err = errors.Join(err, on.TakeBack(ctx)) }()
+	if err := on.Lay(ctx, overlays...); err != nil {
+		return err
+	}
+	var settled stage.Settled
+	if on.Committed() {
+		if settled, err = on.Refresh(ctx); err != nil {
+			return err
+		}
+	}
+	for _, o := range overlays {
+		if err := on.Send(ctx, o); err != nil {
+			return err
+		}
+	}
+	return do(settled)
+}
+
+// unready lists the tenants' Flux objects that an attack of others keeps from
+// being ready.
+func (r *runner) unready(settled stage.Settled, attackers []string) []string {
+	var out []string
+	for _, s := range r.sites {
+		for _, o := range settled[s.name].Objects {
+			tenant := s.tenants[o.String()]
+			if tenant != "" && !slices.Contains(attackers, tenant) && !o.Current() && !o.Suspended {
+				out = append(out, fmt.Sprintf("%s: %s of %s is not ready: %s", s.name, o.Ref, tenant, o.Message))
+			}
+		}
+	}
+	return out
+}
+
+// found is the Flux object that tells of an attack.
+func found(where *overlay.Where, settled bootstrap.Settlement) (bootstrap.Object, bool) {
+	for _, o := range settled.Objects {
+		if o.Kind == where.Kind && o.Namespace == where.Namespace && o.Name == where.Name {
+			return o, true
+		}
+	}
+	return bootstrap.Object{}, false
+}
+
+// judge says what became of an attack that lies on the platform.
+func (r *runner) judge(ctx context.Context, v *Verdict, settled bootstrap.Settlement) error {
+	a := v.Overlay.Attack
+	if a.Where != nil {
+		o, there := found(a.Where, settled)
+		switch {
+		case !there:
+			v.problem("%s is not there: the commit did not arrive", a.Where)
+			return nil
+		case a.Layer == "layout":
+		default:
+			by := conditioned(o, r.site(v.Environment).policies)
+			v.By, v.Words = by.String(), by.words
+			if problem := wrong(a, by); problem != "" {
+				v.problem("%s", problem)
+			}
+			if a.Where.Reason != "" && o.Reason != a.Where.Reason {
+				v.problem("%s has the reason %s, not %s: %s", a.Where, o.Reason, a.Where.Reason, o.Message)
+			}
+		}
+	}
+	for _, hold := range a.Holds {
+		problem, err := r.site(v.Environment).holds(ctx, hold)
+		if err != nil {
+			return fmt.Errorf("%s: %w", v.Overlay.ID, err)
+		}
+		if problem != "" {
+			v.problem("%s", problem)
+		}
+	}
+	if a.Layer == "layout" && len(v.Problems) == 0 {
+		v.By = "layout"
+	}
+	return nil
+}
+
+// accepted says whether a control became ready.
+func (r *runner) accepted(v *Verdict, settled bootstrap.Settlement) {
+	a := v.Overlay.Attack
+	if a.Control == nil || a.Where == nil {
+		return
+	}
+	o, there := found(a.Where, settled)
+	switch {
+	case !there:
+		v.problem("the control must be accepted, and %s is not there", a.Where)
+	case !o.Current():
+		v.problem("the control must be accepted, and %s is not ready: %s: %s", a.Where, o.Reason, o.Message)
+	}
+}
+
+func (r *runner) site(name string) *site {
+	for _, s := range r.sites {
+		if s.name == name {
+			return s
+		}
+	}
+	return nil
+}
+
+// versions are those of kinds that need not be named.
+var versions = map[string]string{
+	"ConfigMap": "v1", "Service": "v1", "Pod": "v1", "Secret": "v1", "Namespace": "v1", "ServiceAccount": "v1",
+	"Deployment": "apps/v1", "ReplicaSet": "apps/v1", "Ingress": "networking.k8s.io/v1", "NetworkPolicy": "networking.k8s.io/v1",
+	"Kustomization": "kustomize.toolkit.fluxcd.io/v1", "GitRepository": "source.toolkit.fluxcd.io/v1", "HelmRelease": "helm.toolkit.fluxcd.io/v2",
+}
+
+// holds says what is not as it must be; empty when it is.
+func (s *site) holds(ctx context.Context, h overlay.Hold) (string, error) {
+	version := h.APIVersion
+	if version == "" {
+		version = versions[h.Kind]
+	}
+	if version == "" {
+		return "", fmt.Errorf("holds: name the apiVersion of %s", h.Kind)
+	}
+	list := &unstructured.UnstructuredList{}
+	list.SetGroupVersionKind(schema.FromAPIVersionAndKind(version, h.Kind+"List"))
+	options := []client.ListOption{client.InNamespace(h.Namespace)}
+	if len(h.Select) > 0 {
+		options = append(options, client.MatchingLabels(h.Select))
+	}
+	if err := s.sender.Admin().List(ctx, list, options...); err != nil {
+		return "", fmt.Errorf("holds: list %s in %s: %w", h.Kind, h.Namespace, err)
+	}
+	items := slices.DeleteFunc(list.Items, func(o unstructured.Unstructured) bool { return h.Name != "" && o.GetName() != h.Name })
+	what := strings.TrimSpace(fmt.Sprintf("%s %s/%s", h.Kind, h.Namespace, h.Name))
+	if h.Absent && h.Field == "" {
+		if len(items) > 0 {
+			return fmt.Sprintf("%s%s is there, and must not be", what, items[0].GetName()), nil
+		}
+		return "", nil
+	}
+	if len(items) == 0 {
+		return what + " is not there", nil
+	}
+	var seen string
+	for _, item := range items {
+		value, there := overlay.Field(item.Object, h.Field)
+		text := fmt.Sprint(value)
+		switch {
+		case h.Absent && !there, h.Equals != nil && there && text == *h.Equals, h.Contains != "" && there && strings.Contains(text, h.Contains):
+			return "", nil
+		}
+		seen = fmt.Sprintf("%s %s: %s is %q", item.GetKind(), item.GetName(), h.Field, text)
+	}
+	switch {
+	case h.Absent:
+		return seen + ", and must not be there", nil
+	case h.Equals != nil:
+		return fmt.Sprintf("%s, not %q", seen, *h.Equals), nil
+	}
+	return fmt.Sprintf("%s, without %q", seen, h.Contains), nil
+}

@@ -1,0 +1,210 @@
+package attack
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/your-org/flux-platform-conformance/suites/internal/check"
+	"github.com/your-org/flux-platform-conformance/suites/internal/overlay"
+	"github.com/your-org/flux-platform-conformance/suites/internal/stage"
+)
+
+// judgeTries is how often a check is judged until it fails: what it looks at may
+// come a moment after the commit.
+const judgeTries = 3
+
+// judgeAll tries what only a conformance check sees, and what such a check really
+// tries.
+func (r *runner) judgeAll(ctx context.Context, attacks []overlay.Overlay) ([]Verdict, error) {
+	seen := func(o overlay.Overlay) bool { return o.Attack.Layer == "check" }
+	var out []Verdict
+	for _, round := range rounds(attacks, seen) {
+		started := time.Now()
+		found, err := r.narrow(ctx, round, r.judgeRound)
+		out = append(out, found...)
+		if err != nil {
+			return out, fmt.Errorf("attacks %s: %w", ids(round), err)
+		}
+		r.in.Say("%s: %.0f s", ids(round), time.Since(started).Seconds())
+	}
+	found, err := r.network(ctx, attacks)
+	return append(out, found...), err
+}
+
+// judgeRound lays attacks over the platform and has the checks judged that must
+// fail.
+func (r *runner) judgeRound(ctx context.Context, attacks []overlay.Overlay) ([]Verdict, []string, error) {
+	if r.in.Judge == nil {
+		return nil, nil, errors.New("there is nobody to judge checks")
+	}
+	before, err := r.look(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	var verdicts []Verdict
+	var checks, environments []string
+	for _, o := range attacks {
+		checks = append(checks, o.Attack.By)
+		for _, s := range r.of(o) {
+			verdicts = append(verdicts, Verdict{Overlay: o, Environment: s.name})
+			if !slices.Contains(environments, s.name) {
+				environments = append(environments, s.name)
+			}
+		}
+	}
+	attackers := r.attackers(attacks)
+	started := time.Now()
+	var stray []string
+	err = r.onStage(ctx, attacks, func(settled stage.Settled) error {
+		stray = r.unready(settled, attackers)
+		for try := 1; ; try++ {
+			outcomes, err := r.in.Judge(ctx, fmt.Sprintf("%s-%d-%d", attacks[0].ID, len(attacks), try), checks, environments)
+			if err != nil {
+				return err
+			}
+			open := 0
+			for i := range verdicts {
+				v := &verdicts[i]
+				v.Problems, v.Seconds = nil, time.Since(started).Seconds()
+				sees(v, outcomes)
+				open += len(v.Problems)
+			}
+			if open == 0 || try == judgeTries {
+				return nil
+			}
+		}
+	})
+	if err != nil {
+		return verdicts, nil, err
+	}
+	after, err := r.look(ctx)
+	return verdicts, append(stray, left(before, after, attackers)...), err
+}
+
+// sees says whether a check that must fail does, in the words that it must use.
+func sees(v *Verdict, outcomes []check.Outcome) {
+	a := v.Overlay.Attack
+	var said []string
+	judged := false
+	for _, o := range outcomes {
+		if o.Check != a.By || o.Environment != "" && o.Environment != v.Environment {
+			continue
+		}
+		judged = judged || o.Result != check.NotSupported
+		if o.Result != check.Failed {
+			continue
+		}
+		if strings.Contains(o.Found, a.Says) {
+			v.By, v.Words = a.Layer+" "+a.By, o.Found
+			return
+		}
+		said = append(said, o.Found)
+	}
+	switch {
+	case !judged:
+		v.problem("%s was not judged", a.By)
+	case len(said) == 0:
+		v.problem("%s must fail, and does not", a.By)
+	default:
+		v.problem("%s fails without saying %q: %s", a.By, a.Says, strings.Join(said, "; "))
+	}
+}
+
+// network has the checks judged that really try a connection.
+func (r *runner) network(ctx context.Context, attacks []overlay.Overlay) ([]Verdict, error) {
+	var out []Verdict
+	var checks, environments []string
+	for _, o := range attacks {
+		if o.Attack.Layer != "network" {
+			continue
+		}
+		checks = append(checks, o.Attack.By)
+		for _, s := range r.of(o) {
+			out = append(out, Verdict{Overlay: o, Environment: s.name, By: "network " + o.Attack.By})
+			environments = append(environments, s.name)
+		}
+	}
+	if len(out) == 0 {
+		return nil, nil
+	}
+	if r.in.Judge == nil {
+		return out, errors.New("there is nobody to judge checks")
+	}
+	slices.Sort(environments)
+	started := time.Now()
+	outcomes, err := r.in.Judge(ctx, "network", checks, slices.Compact(environments))
+	if err != nil {
+		return out, err
+	}
+	for i := range out {
+		v := &out[i]
+		v.Seconds = time.Since(started).Seconds()
+		judged := false
+		for _, o := range outcomes {
+			if o.Check != v.Overlay.Attack.By || o.Environment != v.Environment {
+				continue
+			}
+			switch o.Result {
+			case check.NotSupported:
+				v.Unsupported, judged = o.Reason, true
+			case check.Failed:
+				judged = true
+				v.problem("%s fails: %s", o.Check, o.Found)
+			case check.Passed:
+				judged = true
+			}
+		}
+		if !judged {
+			v.problem("%s was not judged", v.Overlay.Attack.By)
+		}
+	}
+	return out, nil
+}
+
+// fileAll tries what is seen in the files alone.
+func (r *runner) fileAll(ctx context.Context, attacks []overlay.Overlay) ([]Verdict, error) {
+	var out []Verdict
+	for _, o := range attacks {
+		if o.Attack.Layer != "files" {
+			continue
+		}
+		started := time.Now()
+		if r.in.Files == nil {
+			return out, errors.New("there is nobody to judge files")
+		}
+		checks := []string{o.Attack.By}
+		// The control is the platform itself, or the attack with one field changed.
+		var accepted []overlay.Overlay
+		if o.Attack.Control != nil {
+			control, err := o.Controlled()
+			if err != nil {
+				return out, err
+			}
+			accepted = append(accepted, control)
+		}
+		admitted, err := r.in.Files(ctx, checks, accepted...)
+		if err != nil {
+			return out, fmt.Errorf("%s, control: %w", o.ID, err)
+		}
+		found, err := r.in.Files(ctx, checks, o)
+		if err != nil {
+			return out, fmt.Errorf("%s: %w", o.ID, err)
+		}
+		for _, s := range r.of(o) {
+			v := Verdict{Overlay: o, Environment: s.name}
+			sees(&v, found)
+			for _, outcome := range admitted {
+				if outcome.Result == check.Failed && (outcome.Environment == "" || outcome.Environment == s.name) {
+					v.problem("the control must be accepted, and %s fails: %s", outcome.Check, outcome.Found)
+				}
+			}
+			v.Seconds = time.Since(started).Seconds()
+			out = append(out, v)
+		}
+	}
+	return out, nil
+}

@@ -1,0 +1,209 @@
+package state_test
+
+import (
+	"testing"
+
+	. "github.com/onsi/gomega"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+
+	"github.com/your-org/flux-platform-conformance/suites/internal/state"
+)
+
+// belongs is the label of a tenant, in an object's metadata.
+func belongs(tenant string) string { return "labels: {" + tenantLabel + ": " + tenant + "}" }
+
+func flowsOf(t *testing.T, objects, control []string) ([]state.Flow, error) {
+	t.Helper()
+	in := state.FlowInput{
+		Tenants:  []string{"beetle", "sonar"},
+		TenantOf: func(o *unstructured.Unstructured) string { return state.TenantOf(o, tenantLabel) },
+	}
+	for _, text := range objects {
+		in.Objects = append(in.Objects, parse(t, text))
+	}
+	for _, text := range control {
+		in.Control = append(in.Control, parse(t, text))
+	}
+	return state.Flows(in)
+}
+
+func TestFlowsSeeEachCrossing(t *testing.T) {
+	t.Parallel()
+	config := `{kind: ConfigMap, metadata: {name: prices, namespace: apps, ` + belongs("sonar") + `}}`
+	service := `{kind: Service, metadata: {name: web, namespace: apps, ` + belongs("sonar") + `}, spec: {selector: {app: sonar}}}`
+	host := `{kind: Ingress, metadata: {name: web, namespace: apps, ` + belongs("sonar") + `}, spec: {rules: [{host: sonar.example, http: {paths: [{path: /, backend: {}}]}}]}}`
+	pod := func(spec string) string {
+		return `{kind: Pod, metadata: {name: p, namespace: apps, ` + belongs("beetle") + `}, spec: ` + spec + `}`
+	}
+	ingress := func(spec string) string {
+		return `{kind: Ingress, metadata: {name: b, namespace: apps, ` + belongs("beetle") + `}, spec: ` + spec + `}`
+	}
+	flux := func(kind, spec string) string {
+		return `{kind: ` + kind + `, metadata: {name: b, namespace: beetle, ` + belongs("beetle") + `}, spec: ` + spec + `}`
+	}
+	for _, row := range []struct {
+		name             string
+		objects, control []string
+		want             string // empty: nothing crosses
+	}{
+		{
+			"a volume",
+			[]string{config, pod(`{volumes: [{name: v, configMap: {name: prices}}]}`)},
+			nil,
+			`volume: spec.volumes[name=v] of Pod apps/p: from "sonar" to "beetle": ConfigMap prices`,
+		},
+		{
+			"a projected volume",
+			[]string{config, pod(`{volumes: [{name: v, projected: {sources: [{configMap: {name: prices}}]}}]}`)},
+			nil,
+			`projected: spec.volumes[name=v].projected.sources[0] of Pod apps/p: from "sonar" to "beetle": ConfigMap prices`,
+		},
+		{
+			"a variable",
+			[]string{config, pod(`{containers: [{name: c, env: [{name: A, valueFrom: {configMapKeyRef: {name: prices, key: a}}}]}]}`)},
+			nil,
+			`env: spec.containers[name=c].env[name=A] of Pod apps/p: from "sonar" to "beetle": ConfigMap prices`,
+		},
+		{
+			"all variables",
+			[]string{config, pod(`{containers: [{name: c, envFrom: [{configMapRef: {name: prices}}]}]}`)},
+			nil,
+			`envFrom: spec.containers[name=c].envFrom[0] of Pod apps/p: from "sonar" to "beetle": ConfigMap prices`,
+		},
+		{"a pod that has ended", []string{config, `{kind: Pod, metadata: {name: p, namespace: apps, ` + belongs("beetle") +
+			`}, spec: {volumes: [{name: v, configMap: {name: prices}}]}, status: {phase: Succeeded}}`}, nil, ""},
+		{"the same name elsewhere", []string{config, `{kind: Pod, metadata: {name: p, namespace: other, ` + belongs("beetle") +
+			`}, spec: {volumes: [{name: v, configMap: {name: prices}}]}}`}, nil, ""},
+		{"what is nobody's", []string{`{kind: ConfigMap, metadata: {name: prices, namespace: apps}}`, pod(`{volumes: [{name: v, configMap: {name: prices}}]}`)}, nil, ""},
+		{
+			"an account",
+			[]string{`{kind: ServiceAccount, metadata: {name: s, namespace: apps, ` + belongs("sonar") + `}}`, pod(`{serviceAccountName: s}`)},
+			nil,
+			`reference: spec.serviceAccountName of Pod apps/p: from "sonar" to "beetle": ServiceAccount s`,
+		},
+		{
+			"a selector",
+			[]string{service, `{kind: Pod, metadata: {name: p, namespace: apps, labels: {app: sonar, ` + tenantLabel + `: beetle}}, spec: {}}`},
+			nil,
+			`selector: spec.selector of Service apps/web: from "sonar" to "beetle": map[app:sonar] selects Pod apps/p`,
+		},
+		{
+			"an endpoint",
+			[]string{service, pod(`{}`), `{kind: EndpointSlice, metadata: {name: e, namespace: apps, labels: {kubernetes.io/service-name: web}}, endpoints: [{targetRef: {kind: Pod, name: p}}]}`},
+			nil,
+			`endpoints: endpoints[0].targetRef of EndpointSlice apps/e: from "sonar" to "beetle": Pod p of Service web`,
+		},
+		{
+			"a backend",
+			[]string{service, ingress(`{rules: [{host: b.example, http: {paths: [{path: /, backend: {service: {name: web, port: {number: 80}}}}]}}]}`)},
+			nil,
+			`ingress: spec.rules[0].http.paths[0].backend of Ingress apps/b: from "beetle" to "sonar": Service web`,
+		},
+		{
+			"a path of a host",
+			[]string{host, ingress(`{rules: [{host: SONAR.example, http: {paths: [{path: /b, backend: {}}]}}]}`)},
+			nil,
+			`ingress: spec.rules[0].http.paths[0] of Ingress apps/b: from "sonar" to "beetle": host SONAR.example, path /b: takes what Ingress apps/web has at host sonar.example, path /`,
+		},
+		{
+			"a pattern of hosts",
+			[]string{host, ingress(`{rules: [{host: "*.example", http: {paths: [{backend: {}}]}}]}`)},
+			nil,
+			`ingress: spec.rules[0].http.paths[0] of Ingress apps/b: from "sonar" to "beetle": host *.example, path /: takes what Ingress apps/web has at host sonar.example, path /`,
+		},
+		{
+			"a rule for every host",
+			[]string{host, ingress(`{rules: [{http: {paths: [{path: /, backend: {}}]}}]}`)},
+			nil,
+			`ingress: spec.rules[0].http.paths[0] of Ingress apps/b: from "sonar" to "beetle": host of everybody, path /: takes what Ingress apps/web has at host sonar.example, path /`,
+		},
+		{
+			"a default backend",
+			[]string{host, ingress(`{defaultBackend: {}}`)},
+			nil,
+			`ingress: spec.defaultBackend of Ingress apps/b: from "sonar" to "beetle": host of everybody, path /: takes what Ingress apps/web has at host sonar.example, path /`,
+		},
+		{"another host", []string{host, ingress(`{rules: [{host: b.example, http: {paths: [{path: /, backend: {}}]}}]}`)}, nil, ""},
+		{
+			"an artifact", nil,
+			[]string{`{kind: GitRepository, metadata: {name: s, namespace: sonar, ` + belongs("sonar") + `}}`, flux("Kustomization", `{sourceRef: {kind: GitRepository, name: s, namespace: sonar}}`)},
+			`artifact: spec.sourceRef of Kustomization beetle/b: from "sonar" to "beetle": GitRepository sonar/s`,
+		},
+		{
+			"the chart of a release", nil,
+			[]string{`{kind: HelmRepository, metadata: {name: s, namespace: beetle, ` + belongs("sonar") + `}}`, flux("HelmRelease", `{chart: {spec: {sourceRef: {kind: HelmRepository, name: s}}}}`)},
+			`artifact: spec.chart.spec.sourceRef of HelmRelease beetle/b: from "sonar" to "beetle": HelmRepository beetle/s`,
+		},
+		{
+			"a folder", nil,
+			[]string{flux("Kustomization", `{path: ./tenants/sonar}`)},
+			`artifact: spec.path of Kustomization beetle/b: from "sonar" to "beetle": ./tenants/sonar`,
+		},
+		{"a folder that its own name leads to", nil, []string{flux("Kustomization", `{path: ./sonar/beetle}`)}, ""},
+		{
+			"an included repository", nil,
+			[]string{`{kind: GitRepository, metadata: {name: s, namespace: beetle, ` + belongs("sonar") + `}}`, flux("GitRepository", `{include: [{repository: {name: s}}]}`)},
+			`include: spec.include[0].repository of GitRepository beetle/b: from "sonar" to "beetle": GitRepository beetle/s`,
+		},
+		{
+			"an included folder", nil,
+			[]string{flux("GitRepository", `{include: [{repository: {name: x}, fromPath: base/beetle}, {repository: {name: x}, fromPath: base/sonar}]}`)},
+			`include: spec.include[1].fromPath of GitRepository beetle/b: from "sonar" to "beetle": base/sonar`,
+		},
+		{
+			"a folder that is not left out", nil,
+			[]string{flux("GitRepository", `{ignore: "/*\n!/base/sonar\n"}`)},
+			`artifact: spec.ignore of GitRepository beetle/b: from "sonar" to "beetle": /base/sonar`,
+		},
+		{"a folder that is left out", nil, []string{flux("GitRepository", `{ignore: "/base/sonar\n!/base/sonars\n"}`)}, ""},
+		{
+			"text put into manifests", nil,
+			[]string{`{kind: ConfigMap, metadata: {name: s, namespace: beetle, ` + belongs("sonar") + `}}`, flux("Kustomization", `{postBuild: {substituteFrom: [{kind: ConfigMap, name: s}]}}`)},
+			`substitution: spec.postBuild.substituteFrom[0] of Kustomization beetle/b: from "sonar" to "beetle": ConfigMap beetle/s`,
+		},
+		{
+			"values of a release", nil,
+			[]string{`{kind: Secret, metadata: {name: s, namespace: beetle, ` + belongs("sonar") + `}}`, flux("HelmRelease", `{valuesFrom: [{kind: Secret, name: s}]}`)},
+			`substitution: spec.valuesFrom[0] of HelmRelease beetle/b: from "sonar" to "beetle": Secret beetle/s`,
+		},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			t.Parallel()
+			g := NewWithT(t)
+			list, err := flowsOf(t, row.objects, row.control)
+			g.Expect(err).NotTo(HaveOccurred())
+			found := []string{}
+			for _, f := range state.FlowsMap(list).Crossings {
+				found = append(found, f.String())
+			}
+			if row.want == "" {
+				g.Expect(found).To(BeEmpty())
+				return
+			}
+			g.Expect(found).To(ContainElement(row.want))
+		})
+	}
+}
+
+func TestFlowMap(t *testing.T) {
+	t.Parallel()
+	g := NewWithT(t)
+	list, err := flowsOf(t, []string{
+		`{kind: ConfigMap, metadata: {name: own, namespace: apps, ` + belongs("beetle") + `}}`,
+		`{kind: ConfigMap, metadata: {name: prices, namespace: apps, ` + belongs("sonar") + `}}`,
+		`{kind: ServiceAccount, metadata: {name: default, namespace: apps}}`,
+		`{kind: Pod, metadata: {name: p, namespace: apps, ` + belongs("beetle") + `}, spec: {volumes: [{name: v, configMap: {name: own}}, {name: w, configMap: {name: prices}}]}}`,
+	}, nil)
+	g.Expect(err).NotTo(HaveOccurred())
+	found := state.FlowsMap(list)
+	g.Expect(found.Crossings).To(HaveLen(1))
+	g.Expect(found.Own).To(HaveLen(1))
+	g.Expect(found.Platform).To(HaveLen(1))
+	g.Expect(found.String()).To(Equal(`beetle    from beetle    volume 1
+beetle    from platform  reference 1
+beetle    from sonar     CROSSES volume 1
+`))
+	content, err := state.FlowsMap(nil).JSON()
+	g.Expect(err).NotTo(HaveOccurred())
+	g.Expect(string(content)).To(Equal(`{"crossings":[],"own":[],"platform":[]}`))
+}
