@@ -4,22 +4,16 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"slices"
 	"strings"
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
-	"golang.org/x/sync/errgroup"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	"k8s.io/apimachinery/pkg/runtime/schema"
-	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/client-go/discovery"
-	"k8s.io/client-go/dynamic"
 
 	"github.com/your-org/flux-platform-conformance/suites/internal/bootstrap"
 	"github.com/your-org/flux-platform-conformance/suites/internal/check"
+	"github.com/your-org/flux-platform-conformance/suites/internal/listing"
 	"github.com/your-org/flux-platform-conformance/suites/internal/platform"
 	"github.com/your-org/flux-platform-conformance/suites/internal/state"
 )
@@ -210,59 +204,9 @@ const atOnce = 8
 // everything lists all objects of a namespace, or, where none is named, those
 // without one, of every kind that the server lists, once each.
 func everything(ctx context.Context, env *environment, namespace string) ([]*unstructured.Unstructured, error) {
-	discoverer, err := discovery.NewDiscoveryClientForConfig(env.config)
+	lister, err := listing.New(env.config)
 	if err != nil {
-		return nil, fmt.Errorf("list %s: %w", namespace, err)
-	}
-	lists, err := discoverer.ServerPreferredResources()
-	if err != nil {
-		return nil, fmt.Errorf("list the kinds of the server: %w", err)
-	}
-	c, err := dynamic.NewForConfig(env.config)
-	if err != nil {
-		return nil, fmt.Errorf("list %s: %w", namespace, err)
-	}
-	var resources []schema.GroupVersionResource
-	for _, list := range lists {
-		version, err := schema.ParseGroupVersion(list.GroupVersion)
-		if err != nil {
-			return nil, fmt.Errorf("list the kinds of the server: %w", err)
-		}
-		for _, resource := range list.APIResources {
-			if slices.Contains(resource.Verbs, "list") && resource.Namespaced == (namespace != "") && version.Group != "metrics.k8s.io" {
-				resources = append(resources, version.WithResource(resource.Name))
-			}
-		}
-	}
-	found := make([][]unstructured.Unstructured, len(resources))
-	group, ctx := errgroup.WithContext(ctx)
-	group.SetLimit(atOnce)
-	for i, resource := range resources {
-		group.Go(func() error {
-			objects, err := c.Resource(resource).Namespace(namespace).List(ctx, metav1.ListOptions{})
-			if apierrors.IsNotFound(err) || apierrors.IsMethodNotSupported(err) {
-				return nil
-			}
-			if err != nil {
-				return fmt.Errorf("list %s in %q: %w", resource.Resource, namespace, err)
-			}
-			found[i] = objects.Items
-			return nil
-		})
-	}
-	if err := group.Wait(); err != nil {
 		return nil, err
 	}
-	var out []*unstructured.Unstructured
-	seen := map[types.UID]bool{}
-	for i := range found {
-		for j := range found[i] {
-			// Some kinds are served by two groups: an object is one by its UID.
-			if object := &found[i][j]; !seen[object.GetUID()] {
-				seen[object.GetUID()] = true
-				out = append(out, object)
-			}
-		}
-	}
-	return out, nil
+	return lister.Namespace(ctx, namespace)
 }

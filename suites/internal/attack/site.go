@@ -118,7 +118,25 @@ func (s *site) record(ctx context.Context, namespaces []string, kinds []schema.G
 	if err := group.Wait(); err != nil {
 		return nil, fmt.Errorf("environment %s: %w", s.name, err)
 	}
-	return state.Record(slices.Concat(found...), s.tenants), nil
+	objects := slices.Concat(found...)
+	return state.Record(objects, s.appliers(objects)), nil
+}
+
+// appliers maps what applied these objects to the tenant whose it is: also what
+// attacks add to a tenant's control namespace.
+func (s *site) appliers(objects []*unstructured.Unstructured) map[string]string {
+	out := maps.Clone(s.tenants)
+	for _, object := range objects {
+		by := state.Applier(object)
+		_, name, _ := strings.Cut(by, " ")
+		namespace, _, _ := strings.Cut(name, "/")
+		for _, t := range s.declared.Tenants {
+			if by != "" && out[by] == "" && t.Namespace == namespace && t.Namespace != t.TargetNamespace {
+				out[by] = t.Name
+			}
+		}
+	}
+	return out
 }
 
 // looks are snapshots by environment.

@@ -580,3 +580,34 @@ func TestOverlaidErrs(t *testing.T) {
 	_, err := Overlaid(t.Context(), OverlaidInput{})
 	g.Expect(err).To(MatchError(ContainSubstring("are required")))
 }
+
+// A Kustomization that builds straight from what tenants include as values must
+// not make them something else.
+func TestWhatIsBuiltFromValuesIsNamed(t *testing.T) {
+	g := NewWithT(t)
+	more := func(path string) overlay.Overlay {
+		return overlay.Overlay{
+			ID: "TST-001",
+			Files: map[string]map[string][]byte{
+				"developer": {"dev/beetle/kustomization.yaml": []byte(kustomization), "tools/kustomization.yaml": []byte(kustomization)},
+				"platform": {"clusters/dev/more.yaml": []byte(`apiVersion: source.toolkit.fluxcd.io/v1
+kind: GitRepository
+metadata: {name: developer, namespace: flux-system}
+spec: {interval: 1h, url: "https://github.com/your-org/flux_developer", ref: {branch: main}}
+---
+apiVersion: kustomize.toolkit.fluxcd.io/v1
+kind: Kustomization
+metadata: {name: more, namespace: flux-system}
+spec: {interval: 1h, prune: true, serviceAccountName: kustomize-controller, path: ` + path + `, sourceRef: {kind: GitRepository, name: developer}}
+`)},
+			},
+			Patches: []overlay.Patch{{
+				Repository: "platform", Path: "clusters/dev/kustomization.yaml",
+				Insert: &overlay.Insert{After: "- infrastructure.yaml\n", Text: "- more.yaml\n"},
+			}},
+		}
+	}
+	g.Expect(found(t, under(t, more("./dev/beetle")), "FILE-019")).To(ContainSubstring(
+		"Kustomization flux-system/more in environment dev builds /dev/beetle of the repository, of which"))
+	g.Expect(found(t, under(t, more("./tools")), "FILE-019")).To(BeEmpty())
+}

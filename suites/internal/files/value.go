@@ -199,10 +199,41 @@ func valuesOnly(r *reading) verdict {
 			}
 		}
 	}
-	if looked == 0 {
+	if builtFromValues(&v, r); looked == 0 && len(v.findings) == 0 {
 		v.unknown = "no repository is there for values alone: none is only included by others"
 	}
 	return v
+}
+
+// builtFromValues finds Kustomizations that build a folder which others include as
+// values: whoever may write the values writes their manifests.
+func builtFromValues(v *verdict, r *reading) {
+	for _, e := range r.platform.Environments {
+		for _, k := range e.Kustomizations {
+			if k.Source == nil {
+				continue
+			}
+			repository := r.in(k.Source.Folder)
+			if repository == nil || repository.root {
+				continue
+			}
+			built := path.Join("/", k.Spec.Path)
+			for _, s := range e.Sources {
+				if i := slices.IndexFunc(s.Include, func(include platform.Include) bool {
+					values := path.Join("/", include.FromPath)
+					return include.Source != nil && include.Source.Folder == repository.Folder && (within(built, values) || within(values, built))
+				}); i >= 0 {
+					v.add(k.Origin, "%s in environment %s builds %s of the repository, of which %s includes %s as values", k, e.Name, built, s, s.Include[i].FromPath)
+					break
+				}
+			}
+		}
+	}
+}
+
+// within says whether a folder is another one, or lies in it.
+func within(folder, other string) bool {
+	return folder == other || other == "/" || strings.HasPrefix(folder, other+"/")
 }
 
 func forgotten(r *reading) verdict {

@@ -24,8 +24,9 @@ const atOnce = 8
 // Lister lists what one cluster holds. It knows the kinds that the server had when
 // it was made.
 type Lister struct {
-	client     dynamic.Interface
-	namespaced []schema.GroupVersionResource
+	client dynamic.Interface
+	// wide are the kinds of the cluster, namespaced the others.
+	wide, namespaced []schema.GroupVersionResource
 }
 
 // New asks the server for its kinds.
@@ -34,7 +35,7 @@ func New(config *rest.Config) (*Lister, error) {
 	if err != nil {
 		return nil, fmt.Errorf("list the kinds of the server: %w", err)
 	}
-	lists, err := discoverer.ServerPreferredNamespacedResources()
+	lists, err := discoverer.ServerPreferredResources()
 	if err != nil {
 		return nil, fmt.Errorf("list the kinds of the server: %w", err)
 	}
@@ -48,16 +49,24 @@ func New(config *rest.Config) (*Lister, error) {
 			return nil, fmt.Errorf("list the kinds of the server: %w", err)
 		}
 		for _, resource := range list.APIResources {
-			if slices.Contains(resource.Verbs, "list") && version.Group != "metrics.k8s.io" {
+			switch {
+			case !slices.Contains(resource.Verbs, "list"), version.Group == "metrics.k8s.io":
+			case resource.Namespaced:
 				l.namespaced = append(l.namespaced, version.WithResource(resource.Name))
+			default:
+				l.wide = append(l.wide, version.WithResource(resource.Name))
 			}
 		}
 	}
 	return l, nil
 }
 
-// Namespace lists all objects of a namespace, of every kind, once each.
+// Namespace lists all objects of a namespace, of every kind, once each; empty:
+// those of the cluster.
 func (l *Lister) Namespace(ctx context.Context, namespace string) ([]*unstructured.Unstructured, error) {
+	if namespace == "" {
+		return l.List(ctx, namespace, l.wide...)
+	}
 	return l.List(ctx, namespace, l.namespaced...)
 }
 
@@ -73,7 +82,7 @@ func (l *Lister) List(ctx context.Context, namespace string, resources ...schema
 				return nil
 			}
 			if err != nil {
-				return fmt.Errorf("list %s in %s: %w", resource.Resource, namespace, err)
+				return fmt.Errorf("list %s in %q: %w", resource.Resource, namespace, err)
 			}
 			found[i] = objects.Items
 			return nil

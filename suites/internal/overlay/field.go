@@ -79,10 +79,12 @@ func Field(object map[string]any, field string) (any, bool) {
 	for _, step := range path {
 		switch v := at.(type) {
 		case map[string]any:
-			key, ok := step.(string)
-			if at, ok = v[key]; !ok {
+			key, _ := step.(string)
+			child, there := v[key]
+			if !there {
 				return nil, false
 			}
+			at = child
 		case []any:
 			index, ok := step.(int)
 			if !ok || index >= len(v) {

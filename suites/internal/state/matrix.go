@@ -478,20 +478,41 @@ func (m *Matrix) Answer(request int, allowed bool, reason string) {
 // Allowed says whether RBAC, or whoever else authorises, allows what a cell asks.
 func (m *Matrix) Allowed(c *Cell) bool { return m.answers[c.request].allowed }
 
+// source is what allows a cell: a binding with its role, and the rule in it.
+type source struct{ binding, rule string }
+
+func (s source) String() string {
+	if s.rule == "" {
+		return s.binding
+	}
+	return s.binding + ", rule " + s.rule
+}
+
 // By names what allows it: bindings with their role and rule, or where no binding
 // does, the server's own word.
 func (m *Matrix) By(c *Cell) []string {
 	var out []string
-	for _, grant := range m.grants[c.Identity] {
-		if rule, ok := grant.covers(c); ok {
-			out = append(out, fmt.Sprintf("%s (%s), rule %s", grant.Binding, grant.Role, ruleText(rule)))
-		}
-	}
-	if len(out) == 0 {
-		out = append(out, "no binding that is there now; the server says: "+m.answers[c.request].reason)
+	for _, s := range m.sources(c) {
+		out = append(out, s.String())
 	}
 	return out
 }
+
+func (m *Matrix) sources(c *Cell) []source {
+	var out []source
+	for _, grant := range m.grants[c.Identity] {
+		if rule, ok := grant.covers(c); ok {
+			out = append(out, source{fmt.Sprintf("%s (%s)", grant.Binding, grant.Role), ruleText(rule)})
+		}
+	}
+	if len(out) == 0 {
+		out = append(out, source{"no binding that is there now; the server says: " + m.answers[c.request].reason, ""})
+	}
+	return out
+}
+
+// manyRules is how many rules of a role are told one by one.
+const manyRules = 4
 
 // ruleText is a rule as one writes it.
 func ruleText(rule rbacv1.PolicyRule) string {
@@ -529,7 +550,7 @@ func (m *Matrix) Tries() (guarded, own, closed []*Cell) {
 			guarded = append(guarded, c)
 		case c.Expected == Needed && m.Allowed(c):
 			own = append(own, c)
-		case c.Shared && kinds[c.Group+"/"+c.Resource] && !m.Allowed(c):
+		case c.Expected != Needed && c.Shared && kinds[c.Group+"/"+c.Resource] && !m.Allowed(c):
 			closed = append(closed, c)
 		}
 	}
@@ -566,14 +587,35 @@ func (m *Matrix) Problems() []string {
 	}
 	controls := make([]bool, len(m.Identities))
 	var out []string
+	type bound struct {
+		identity int
+		binding  string
+	}
+	rules := map[bound]map[string]bool{}
+	for i := range m.Cells {
+		c := &m.Cells[i]
+		if may, _ := m.surprise(c); !may {
+			continue
+		}
+		for _, by := range m.sources(c) {
+			id := bound{c.Identity, by.binding}
+			if rules[id] == nil {
+				rules[id] = map[string]bool{}
+			}
+			rules[id][by.rule] = true
+		}
+	}
 	for i := range m.Cells {
 		c := &m.Cells[i]
 		controls[c.Identity] = controls[c.Identity] || m.Allowed(c)
 		name := m.Identities[c.Identity].Name
 		switch may, mayNot := m.surprise(c); {
 		case may:
-			for _, by := range m.By(c) {
-				add(name+" may, and nothing says that it should, by "+by, c)
+			for _, by := range m.sources(c) {
+				if n := len(rules[bound{c.Identity, by.binding}]); n > manyRules {
+					by = source{fmt.Sprintf("%s, %d of its rules", by.binding, n), ""}
+				}
+				add(name+" may, and nothing says that it should, by "+by.String(), c)
 			}
 		case mayNot:
 			add(name+" may not, though "+c.Reason+"; no rule of any binding grants it", c)

@@ -155,6 +155,15 @@ func TestMatrix(t *testing.T) {
 			"beetle/reconciler may, and nothing says that it should, by RoleBinding apps/beetle (Role applies), rule " +
 				"{apiGroups: [*], resources: [*], verbs: [*]}: in apps, of beetle, platform, sonar, 6 cells: secrets (get), pods/exec (create)",
 		}},
+		{"a role of many rules", without(nil, `kind: Role, metadata: {namespace: apps, name: applies}, rules: [
+			{apiGroups: [""], resources: [configmaps], verbs: [get, patch]}, {apiGroups: [""], resources: [pods], verbs: [list]}]`, binds,
+			`kind: RoleBinding, metadata: {namespace: apps, name: many}, roleRef: {kind: Role, name: many}, subjects: [{kind: ServiceAccount, namespace: apps, name: default}]`,
+			`kind: Role, metadata: {namespace: apps, name: many}, rules: [
+			{apiGroups: [""], resources: [configmaps], verbs: [get]}, {apiGroups: [""], resources: [configmaps], verbs: [patch]},
+			{apiGroups: [""], resources: [pods], verbs: [list]}, {apiGroups: [""], resources: [pods/exec], verbs: [create]}, {apiGroups: [""], resources: [secrets], verbs: [get]}]`), []string{
+			"apps/default may, and nothing says that it should, by RoleBinding apps/many (Role many), 5 of its rules: " +
+				"in apps, of beetle, platform, sonar, 15 cells: secrets (get), pods/exec (create), configmaps (get patch), pods (list)",
+		}},
 		{"a role that lacks what is needed", without(nil, poor, binds), []string{
 			"beetle/reconciler may not, though it applies them; no rule of any binding grants it: in apps, of beetle, 1 cells: configmaps (patch)",
 		}},
@@ -234,6 +243,17 @@ func TestTries(t *testing.T) {
 
 	guarded[0].RefusedBy, guarded[0].Problem = "", "it was admitted"
 	g.Expect(m.Problems()).To(ConsistOf("beetle/reconciler: patch configmaps apps/sonar-config of sonar: it was admitted"))
+}
+
+func TestTriesLeaveOutWhatIsMissing(t *testing.T) {
+	g := NewWithT(t)
+	guarded, own, closed := answered(t, input(t, poor, binds)).Tries()
+	g.Expect(guarded).To(BeEmpty())
+	g.Expect(own).To(BeEmpty(), "what is needed and denied is a surprise already")
+	for _, c := range closed {
+		g.Expect(c.Expected).NotTo(Equal(state.Needed))
+	}
+	g.Expect(closed).To(HaveLen(3))
 }
 
 func TestHeatMap(t *testing.T) {

@@ -100,9 +100,31 @@ func Of(in Input) []Item {
 	out = append(out, in.exceptions()...)
 	for i := range out {
 		out[i].Policy = in.Policy
+		if out[i].Missing == "" {
+			continue
+		}
+		if cause := in.unexercised(out[i]); cause != "" {
+			out[i].Missing, out[i].NotSupported = "", cause
+		}
 	}
 	return out
 }
+
+// unexercised is why no example can exercise an item, as a test says; empty: none
+// does.
+func (in Input) unexercised(i Item) string {
+	for _, v := range in.Verdicts {
+		for _, u := range v.Example.Test.Unexercised {
+			if u.Names(i.Part + " " + i.Name) {
+				return u.Cause
+			}
+		}
+	}
+	return ""
+}
+
+// noConnect says why no example exercises what is about connections alone.
+const noConnect = "no test file can ask for it, and a request that is admitted is carried out"
 
 // find returns the ID of the first example that is so; empty when none is.
 func (in Input) find(so func(at int, v live.Verdict) bool) string {
@@ -200,7 +222,12 @@ func (in Input) constraints() []Item {
 			matched = func(at int) bool { return at < len(row) && row[at].Answer == live.Refusing }
 		}
 		fields, _ := entry.(map[string]any)
-		out = append(out, item("constraint", fmt.Sprintf("spec.matchConstraints.resourceRules[%d] %v", i, fields["resources"]),
+		name := fmt.Sprintf("spec.matchConstraints.resourceRules[%d] %v", i, fields["resources"])
+		if operations, _ := fields["operations"].([]any); len(operations) == 1 && operations[0] == "CONNECT" {
+			out = append(out, Item{Part: "constraint", Name: name, NotSupported: noConnect})
+			continue
+		}
+		out = append(out, item("constraint", name,
 			in.find(func(at int, v live.Verdict) bool { return matched(at) && refuses(v) }),
 			in.find(func(at int, v live.Verdict) bool { return matched(at) && admits(v) }),
 			"no example that it matches is refused", "no example that it matches is admitted"))
@@ -230,7 +257,7 @@ func (in Input) operations() []Item {
 	var out []Item
 	for _, operation := range asked {
 		if operation == "CONNECT" {
-			out = append(out, Item{Part: "operation", Name: operation, NotSupported: "no test file can ask for it, and a request that is admitted is carried out"})
+			out = append(out, Item{Part: "operation", Name: operation, NotSupported: noConnect})
 			continue
 		}
 		of := func(v live.Verdict) bool { return v.Example.Operation == operation }

@@ -142,3 +142,29 @@ func TestAMutationAppliesAndDoesNot(t *testing.T) {
 	g.Expect(missing(Of(Input{Policy: p, Verdicts: []live.Verdict{verdict("x", example.Pass)}}))).To(Equal(
 		[]string{"mutation p: it applies to every example"}))
 }
+
+func TestWhatNoExampleCanExerciseHasItsReason(t *testing.T) {
+	g := NewWithT(t)
+	p := policyOf("ValidatingPolicy", map[string]any{
+		"validations": []any{map[string]any{"message": "only"}},
+		"matchConstraints": map[string]any{"resourceRules": []any{
+			map[string]any{"resources": []any{"pods"}, "operations": []any{"CREATE", "UPDATE", "DELETE"}},
+			map[string]any{"resources": []any{"pods/exec"}, "operations": []any{"CONNECT"}},
+		}},
+	})
+	test := &example.Test{Unexercised: []example.Unexercised{{Part: "operation UPDATE", Cause: "it stays as it is"}, {Part: "operation CREATE", Cause: "none"}}}
+	row := []live.Reply{{Answer: live.Refusing}, {Answer: live.Refusing}}
+	in := Input{Policy: p, Aspects: Aspects(p), Replies: [][]live.Reply{row, row}, Verdicts: []live.Verdict{verdict("a", example.Pass), verdict("b", example.Fail)}}
+	for i := range in.Verdicts {
+		in.Verdicts[i].Example.Test = test
+	}
+	items := map[string]Item{}
+	for _, i := range Of(in) {
+		items[i.Part+" "+i.Name] = i
+	}
+	g.Expect(items["operation UPDATE"]).To(And(HaveField("Missing", ""), HaveField("NotSupported", "it stays as it is")))
+	g.Expect(items["operation DELETE"]).To(And(HaveField("Missing", Not(BeEmpty())), HaveField("NotSupported", "")))
+	g.Expect(items["operation CREATE"].Covered()).To(BeTrue(), "what examples exercise needs no reason")
+	g.Expect(items["operation CONNECT"].NotSupported).To(Equal(noConnect))
+	g.Expect(items["constraint spec.matchConstraints.resourceRules[1] [pods/exec]"]).To(And(HaveField("Missing", ""), HaveField("NotSupported", noConnect)))
+}

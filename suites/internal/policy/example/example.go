@@ -4,6 +4,7 @@ package example
 
 import (
 	"fmt"
+	"strings"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -112,11 +113,25 @@ type Test struct {
 	Objects, Params, Targets []*unstructured.Unstructured
 	// Resources are all objects that its examples are taken from.
 	Resources []*unstructured.Unstructured
+	// Unexercised are the parts of its policies that no example can exercise.
+	Unexercised []Unexercised
 	// Examples are its results, expanded to one for each object.
 	Examples []*Example
 	// Document is the test as its file has it, for those who hand it on; numbers
 	// are json.Number.
 	Document map[string]any
+}
+
+// Unexercised is a part of a policy that no example can exercise, as its test says.
+type Unexercised struct {
+	// Part names it as the report does, or begins so; Cause says why none can.
+	Part, Cause string
+}
+
+// Names says whether a part of a policy, as the report names it, is the one.
+func (u Unexercised) Names(part string) bool {
+	rest, found := strings.CutPrefix(part, u.Part)
+	return found && (rest == "" || rest[0] == ' ')
 }
 
 // User is who asks.

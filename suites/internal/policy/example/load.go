@@ -21,6 +21,11 @@ import (
 // TestFile is the name of a test file, as «kyverno test» looks for it.
 const TestFile = "kyverno-test.yaml"
 
+// UnexercisedAnnotation of a test names, one in a line, parts of its policies that no
+// example can exercise: «PART: CAUSE», where PART is as the report has it, such as
+// «operation UPDATE», or the beginning of that.
+const UnexercisedAnnotation = "conformance.flux-platform/unexercised"
+
 // MessageAnnotation of a test says which fragment its refusals must contain.
 const MessageAnnotation = "conformance.flux-platform/message"
 

@@ -597,3 +597,15 @@ func FuzzLoad(f *testing.F) {
 		}
 	})
 }
+
+func TestWhatNoExampleCanExercise(t *testing.T) {
+	g := NewWithT(t)
+	const says = "conformance.flux-platform/message: choose another"
+	l := library().edited(t, testPath, says, says+"\n    conformance.flux-platform/unexercised: |\n      operation UPDATE:  it stays: as it is\n\n      nothing\n").load(t)
+	g.Expect(l.Tests[0].Unexercised).To(Equal([]Unexercised{{Part: "operation UPDATE", Cause: "it stays: as it is"}}))
+	g.Expect(found(l.Findings)).To(ConsistOf(ContainSubstring(`unexercised is "nothing"; write «PART: CAUSE»`)))
+	one := Unexercised{Part: "operation UPDATE"}
+	g.Expect(one.Names("operation UPDATE")).To(BeTrue())
+	g.Expect(one.Names("operation UPDATE of all")).To(BeTrue())
+	g.Expect(one.Names("operation UPDATES")).To(BeFalse())
+}

@@ -101,6 +101,7 @@ func (w *world) header(file testFile) bool {
 
 func (w *world) read(file testFile) {
 	w.message = file.Metadata.Annotations[MessageAnnotation]
+	w.readUnexercised(file.Metadata.Annotations[UnexercisedAnnotation])
 	w.readPolicies(file.Policies)
 	w.resources = w.readObjects(file.Resources, "the resource file")
 	w.targets = w.readObjects(file.TargetResources, "the target resource file")
@@ -376,4 +377,19 @@ func (w *world) subresourceOf(object *unstructured.Unstructured) (string, schema
 		}
 	}
 	return "", schema.GroupVersionKind{}
+}
+
+// readUnexercised reads which parts no example can exercise.
+func (w *world) readUnexercised(annotation string) {
+	for line := range strings.Lines(annotation) {
+		part, cause, _ := strings.Cut(line, ":")
+		one := Unexercised{Part: strings.Join(strings.Fields(part), " "), Cause: strings.TrimSpace(cause)}
+		switch {
+		case strings.TrimSpace(line) == "":
+		case one.Part == "" || one.Cause == "":
+			w.loader.find(w.Place, "a line of the annotation %s is %q; write «PART: CAUSE», such as «operation UPDATE: …»", UnexercisedAnnotation, strings.TrimSpace(line))
+		default:
+			w.Unexercised = append(w.Unexercised, one)
+		}
+	}
 }

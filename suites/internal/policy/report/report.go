@@ -483,6 +483,28 @@ func (r *Report) policies(in Input) {
 		}
 		r.Policies = append(r.Policies, one)
 	}
+	for _, t := range in.Library.Tests {
+		r.exercised(in, t)
+	}
+}
+
+// exercised says which parts a test calls impossible to exercise that are not lacking
+// an example, or that none of its policies has. Of a policy that was not looked at
+// nothing is known.
+func (r *Report) exercised(in Input, t *example.Test) {
+	for _, u := range t.Unexercised {
+		known, used := false, false
+		for _, item := range in.Coverage {
+			if slices.Contains(t.Policies, item.Policy) {
+				known = true
+				used = used || item.NotSupported == u.Cause && u.Names(item.Part+" "+item.Name)
+			}
+		}
+		if known && !used {
+			r.Problems = append(r.Problems, fmt.Sprintf("%s: the annotation %s names «%s», which examples exercise, or which none of the test's policies has: remove it",
+				t.Place, example.UnexercisedAnnotation, u.Part))
+		}
+	}
 }
 
 // String names the policy for a reader.

@@ -413,3 +413,26 @@ func closeObjects(node any) {
 		}
 	}
 }
+
+// A reason that a test gives for what no example can exercise has to be one.
+func TestAReasonForNothingFails(t *testing.T) {
+	t.Parallel()
+	problems := func(item coverage.Item) []string {
+		f := newFolder("labels")
+		f.add(0, "good", example.Pass, says(example.Pass), cli(example.Pass))
+		f.test.Policies = f.Library.Policies
+		f.test.Unexercised = []example.Unexercised{{Part: "operation UPDATE", Cause: "it stays as it is"}}
+		item.Policy = f.Library.Policies[0]
+		f.Coverage = []coverage.Item{item}
+		return report.Make(f.Input).Problems
+	}
+	g := NewWithT(t)
+	g.Expect(problems(coverage.Item{Part: "operation", Name: "UPDATE", NotSupported: "it stays as it is"})).To(BeEmpty())
+	for _, item := range []coverage.Item{
+		{Part: "operation", Name: "UPDATE", Failing: "a", Passing: "b"},
+		{Part: "operation", Name: "UPDATES", NotSupported: "it stays as it is"},
+		{Part: "operation", Name: "DELETE", NotSupported: "another"},
+	} {
+		g.Expect(problems(item)).To(ConsistOf(ContainSubstring("conformance.flux-platform/unexercised names «operation UPDATE»")), item.String())
+	}
+}
