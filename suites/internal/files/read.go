@@ -9,6 +9,7 @@ import (
 	"os"
 	"path"
 	"runtime"
+	"slices"
 	"strings"
 	"unicode/utf8"
 
@@ -65,8 +66,8 @@ type repository struct {
 	// unknown says that something that draws on it could not even be put together:
 	// which files it would read is not known.
 	unknown bool
-	// values says that it is only ever included, so that it brings values and no
-	// builds.
+	// values says that it is included by others, and that tenants read nothing of it
+	// but values.
 	values bool
 	files  []*file
 	byName map[string]*file
@@ -117,13 +118,10 @@ func readAll(ctx context.Context, p *platform.Platform, production []string) (*r
 	out := &reading{platform: p, production: production}
 	type place struct{ folder, file string }
 	read := map[place]bool{}
-	drawn, built := map[string]bool{}, map[string]bool{}
+	drawn, manifests := map[string]bool{}, map[string]bool{}
 	included, unknown := map[string]bool{}, map[string]bool{}
 	for _, e := range p.Environments {
 		for _, k := range e.Kustomizations {
-			if k.Source != nil {
-				built[k.Source.Folder] = true
-			}
 			files, whole := k.Reads()
 			if !whole && len(files) == 0 {
 				unread(k.Source, unknown)
@@ -131,6 +129,9 @@ func readAll(ctx context.Context, p *platform.Platform, production []string) (*r
 			out.partial = out.partial || !whole && len(files) > 0
 			for _, f := range files {
 				read[place{f.Folder, f.File}] = true
+				if whole && k.Tenant != "" && !isValue(e.Tenant(k.Tenant), f) {
+					manifests[f.Folder] = true
+				}
 			}
 		}
 		for _, s := range e.Sources {
@@ -151,7 +152,7 @@ func readAll(ctx context.Context, p *platform.Platform, production []string) (*r
 	for i, known := range p.Repositories() {
 		r := &repository{
 			Repository: known, root: i == 0, own: i == 0 || drawn[known.Folder], unknown: unknown[known.Folder],
-			values: included[known.Folder] && !built[known.Folder], byName: map[string]*file{},
+			values: i > 0 && included[known.Folder] && !manifests[known.Folder], byName: map[string]*file{},
 		}
 		out.repositories = append(out.repositories, r)
 		for _, name := range known.Files() {
@@ -171,6 +172,13 @@ func readAll(ctx context.Context, p *platform.Platform, production []string) (*r
 		}
 	}
 	return out, group.Wait()
+}
+
+// isValue says whether a file that a tenant's build reads is one of its values.
+func isValue(t *platform.Tenant, f platform.Origin) bool {
+	return t != nil && slices.ContainsFunc(t.Values, func(v platform.Value) bool {
+		return v.File.Origin.Folder == f.Folder && v.File.Origin.File == f.File
+	})
 }
 
 // unread notes the folders of a source whose artifact is not known, and of what it
