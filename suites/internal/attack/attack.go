@@ -71,11 +71,6 @@ func (v Verdict) Outcome() check.Outcome {
 		o.Result, o.Reason = check.NotSupported, v.Unsupported
 	case len(v.Problems) > 0:
 		o.Result, o.Expected, o.Found = check.Failed, expected(v.Overlay), strings.Join(v.Problems, "\n")
-	default:
-		o.Note = "stopped by " + v.By
-		if v.Overlay.Attack == nil {
-			o.Note = v.By
-		}
 	}
 	return o
 }

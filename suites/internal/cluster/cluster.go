@@ -64,7 +64,8 @@ type Spec struct {
 	// names. It may take minutes. Nil: Binaries.
 	Resolve func(ctx context.Context, name, image string) (path string, err error)
 	// Environ holds environment variables, as NAME=value, that each component
-	// gets beyond those of its pod. Each is reported as an override.
+	// gets beyond those of its pod, where each is reported as an override. A control
+	// plane that is made of processes gets its own as well.
 	Environ map[string][]string
 	// Ports hands out a TCP port of 127.0.0.1 that nobody else uses.
 	Ports func() (int, error)

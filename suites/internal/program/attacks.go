@@ -323,6 +323,10 @@ func (p *program) attackAll(ctx context.Context, in *input, r *running, c catalo
 	if table := p.attackTable(result, time.Since(started)); table != nil {
 		return errors.Join(err, table)
 	}
+	stopped, encoded := stopAttachment(result)
+	if err = errors.Join(err, encoded); encoded == nil {
+		report.Attach(stopped)
+	}
 	if !depth {
 		return err
 	}
@@ -386,6 +390,39 @@ func (p *program) attackTable(result attack.Result, took time.Duration) error {
 	fmt.Fprintf(p.out, "\n%d attacks and changes in %.0f s; %d requests, %.0f a second, p99 %d ms\n",
 		len(result.Verdicts), took.Seconds(), result.Requests, result.PerSecond, result.P99.Milliseconds())
 	return nil
+}
+
+// stopAttachment is who stopped each attack, and in which words, for machines.
+func stopAttachment(result attack.Result) (check.Attachment, error) {
+	type entry struct {
+		Attack      string       `json:"attack"`
+		Environment string       `json:"environment"`
+		Layer       string       `json:"layer"`
+		StoppedBy   string       `json:"stoppedBy"`
+		Words       string       `json:"words"`
+		Result      check.Result `json:"result"`
+		Seconds     float64      `json:"seconds"`
+	}
+	content := struct {
+		Attacks           []entry `json:"attacks"`
+		Requests          int     `json:"requests"`
+		RequestsPerSecond float64 `json:"requestsPerSecond"`
+		P99Milliseconds   int64   `json:"p99Milliseconds"`
+	}{[]entry{}, result.Requests, result.PerSecond, result.P99.Milliseconds()}
+	for _, v := range result.Verdicts {
+		layer := ""
+		if v.Overlay.Attack != nil {
+			layer = v.Overlay.Attack.Layer
+		}
+		content.Attacks = append(content.Attacks, entry{
+			v.Overlay.ID, v.Environment, layer, v.By, check.Redact(v.Words), v.Outcome().Result, v.Seconds,
+		})
+	}
+	data, err := json.Marshal(content)
+	if err != nil {
+		return check.Attachment{}, fmt.Errorf("encode who stopped attacks: %w", err)
+	}
+	return check.Attachment{Name: "attacks", Content: data}, nil
 }
 
 // depthAttachment is what attacks meet once a layer is off, for machines and as a

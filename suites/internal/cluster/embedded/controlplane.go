@@ -185,9 +185,34 @@ func (p *controlPlane) configuration() ([]byte, error) {
 		Key   string `json:"key"`
 		Value string `json:"value"`
 	}
+	type env struct {
+		Name  string `json:"name"`
+		Value string `json:"value"`
+	}
 	type patch struct {
 		Name      string `json:"name"`
 		ExtraArgs []arg  `json:"extraArgs"`
+		ExtraEnvs []env  `json:"extraEnvs,omitempty"`
+	}
+	patches := []patch{
+		// The data end with the session: nothing is gained by flushing them.
+		{Name: "etcd", ExtraArgs: []arg{{"unsafe-no-fsync", "true"}}},
+		{Name: "kube-apiserver", ExtraArgs: []arg{
+			{"advertise-address", advertiseAddress},
+			{"service-cluster-ip-range", serviceRange},
+			{"egress-selector-config-file", p.egressFile()},
+			// Services are resolved to endpoints, which the egress knows.
+			{"enable-aggregator-routing", "true"},
+		}},
+		// There is one of each, so nobody has to be elected.
+		{Name: "kube-controller-manager", ExtraArgs: []arg{{"leader-elect", "false"}}},
+		{Name: "kube-scheduler", ExtraArgs: []arg{{"leader-elect", "false"}}},
+	}
+	for i, component := range patches {
+		for _, variable := range p.spec.Environ[component.Name] {
+			name, value, _ := strings.Cut(variable, "=")
+			patches[i].ExtraEnvs = append(patches[i].ExtraEnvs, env{name, value})
+		}
 	}
 	config := map[string]any{
 		"apiVersion": "config.kwok.x-k8s.io/v1alpha1",
@@ -211,20 +236,7 @@ func (p *controlPlane) configuration() ([]byte, error) {
 			"kubectlBinary":               placeholder,
 			"cacheDir":                    filepath.Join(p.spec.Dir, "kwok", "cache"),
 		},
-		"componentsPatches": []patch{
-			// The data end with the session: nothing is gained by flushing them.
-			{"etcd", []arg{{"unsafe-no-fsync", "true"}}},
-			{"kube-apiserver", []arg{
-				{"advertise-address", advertiseAddress},
-				{"service-cluster-ip-range", serviceRange},
-				{"egress-selector-config-file", p.egressFile()},
-				// Services are resolved to endpoints, which the egress knows.
-				{"enable-aggregator-routing", "true"},
-			}},
-			// There is one of each, so nobody has to be elected.
-			{"kube-controller-manager", []arg{{"leader-elect", "false"}}},
-			{"kube-scheduler", []arg{{"leader-elect", "false"}}},
-		},
+		"componentsPatches": patches,
 	}
 	kwok := map[string]any{
 		"apiVersion": "config.kwok.x-k8s.io/v1alpha1",

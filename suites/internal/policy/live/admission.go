@@ -160,7 +160,7 @@ func boundCopy(binding *unstructured.Unstructured, s subject, suffix string) (*u
 	return out, fields, nil
 }
 
-var admissionWarning = regexp.MustCompile(`(?s)^Validation failed for ValidatingAdmissionPolicy '(p[0-9a-f]{10})' with binding 'p[0-9a-f]{10}-([cw]?)([0-9]*)': (.*)$`)
+var admissionWarning = regexp.MustCompile(`(?s)^Validation failed for ValidatingAdmissionPolicy '(` + copyPattern + `)' with binding '` + copyPattern + `-([cw]?)([0-9]*)': (.*)$`)
 
 var admissionHolds = regexp.MustCompile(`^\+[0-9]+$`)
 

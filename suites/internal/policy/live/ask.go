@@ -139,14 +139,22 @@ func impersonate(q *rest.Request, r request) *rest.Request {
 		user = &example.User{Name: "kubernetes-admin", Groups: []string{"system:masters", "system:authenticated"}}
 	}
 	q = q.SetHeader("Impersonate-User", user.Name)
-	if len(user.Groups) > 0 {
-		q = q.SetHeader("Impersonate-Group", user.Groups...)
+	groups, extras := slices.Clone(user.Groups), []string(nil)
+	for _, name := range r.copies {
+		if namedBy(name, namedByGroup) {
+			groups = append(groups, groupPrefix+name)
+		} else {
+			extras = append(extras, name)
+		}
+	}
+	if len(groups) > 0 {
+		q = q.SetHeader("Impersonate-Group", groups...)
 	}
 	for name, values := range user.Extra {
 		q = q.SetHeader("Impersonate-Extra-"+url.PathEscape(name), values...)
 	}
-	if len(r.copies) > 0 {
-		q = q.SetHeader("Impersonate-Extra-"+askExtra, r.copies...)
+	if len(extras) > 0 {
+		q = q.SetHeader("Impersonate-Extra-"+askExtra, extras...)
 	}
 	return q
 }
@@ -295,6 +303,13 @@ func refusalOf(err error) string {
 // ask asks copies about a request, in halves where the answers do not fit into
 // one.
 func (b *Bench) ask(ctx context.Context, r request) heard {
+	alone := func(name string) bool { return namedBy(name, namedAlone) }
+	if slices.ContainsFunc(r.copies, alone) && slices.ContainsFunc(r.copies, func(name string) bool { return namedBy(name, namedByGroup) }) {
+		first, second := r, r
+		first.copies = slices.DeleteFunc(slices.Clone(r.copies), alone)
+		second.copies = slices.DeleteFunc(slices.Clone(r.copies), func(name string) bool { return !alone(name) })
+		return b.both(ctx, first, second)
+	}
 	if len(r.copies) > atOnce {
 		return b.halves(ctx, r)
 	}
@@ -338,6 +353,11 @@ func (b *Bench) halves(ctx context.Context, r request) heard {
 	middle := len(r.copies) / 2
 	first, second := r, r
 	first.copies, second.copies = r.copies[:middle], r.copies[middle:]
+	return b.both(ctx, first, second)
+}
+
+// both asks two requests and makes one answer of theirs.
+func (b *Bench) both(ctx context.Context, first, second request) heard {
 	out, other := b.ask(ctx, first), b.ask(ctx, second)
 	maps.Copy(out.said, other.said)
 	maps.Copy(out.unanswered, other.unanswered)

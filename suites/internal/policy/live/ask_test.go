@@ -24,15 +24,7 @@ import (
 // that a request names.
 func answering(t *testing.T, handle func(w http.ResponseWriter, asked []string)) *Bench {
 	t.Helper()
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		w.Header().Set("Content-Type", "application/json")
-		handle(w, r.Header.Values("Impersonate-Extra-Fpc-Ask"))
-	}))
-	t.Cleanup(server.Close)
-	config := &rest.Config{Host: server.URL, QPS: -1, WarningHandler: rest.NoWarnings{}}
-	config.NegotiatedSerializer, config.GroupVersion = scheme.Codecs.WithoutConversion(), &schema.GroupVersion{}
-	client, err := rest.UnversionedRESTClientFor(config)
-	NewWithT(t).Expect(err).NotTo(HaveOccurred())
+	client := clientOf(t, func(w http.ResponseWriter, r *http.Request) { handle(w, r.Header.Values("Impersonate-Extra-Fpc-Ask")) })
 	return &Bench{
 		options: Options{Patience: 3 * time.Second}, client: client, limit: newLimit(), copies: map[string]*copyState{},
 		kinds: map[schema.GroupVersionKind]resource{
@@ -40,6 +32,21 @@ func answering(t *testing.T, handle func(w http.ResponseWriter, asked []string))
 		},
 		namespaces: map[string]namespaceState{canaryName + "-" + session: {found: true}},
 	}
+}
+
+// clientOf is one of a server that answers as handle says.
+func clientOf(t *testing.T, handle http.HandlerFunc) *rest.RESTClient {
+	t.Helper()
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		handle(w, r)
+	}))
+	t.Cleanup(server.Close)
+	config := &rest.Config{Host: server.URL, QPS: -1, WarningHandler: rest.NoWarnings{}}
+	config.NegotiatedSerializer, config.GroupVersion = scheme.Codecs.WithoutConversion(), &schema.GroupVersion{}
+	client, err := rest.UnversionedRESTClientFor(config)
+	NewWithT(t).Expect(err).NotTo(HaveOccurred())
+	return client
 }
 
 func warn(w http.ResponseWriter, text string) {

@@ -277,7 +277,7 @@ func (b *Bench) canaries(ctx context.Context, copies []*copyState) map[string]st
 }
 
 // copyNames finds the names of copies in a refusal.
-var copyNames = regexp.MustCompile(`\bp[0-9a-f]{10}\b`)
+var copyNames = regexp.MustCompile(`\b` + copyPattern + `\b`)
 
 // disturbing removes the copies that refuse a request that asks nobody: whatever
 // makes them do so, they would stand in everybody's way.

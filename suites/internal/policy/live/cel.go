@@ -26,12 +26,6 @@ const (
 	isCanary = "has(request.name) && request.name == '" + canaryName + "'"
 )
 
-// selector is the condition that a request asks for a copy. A match condition
-// that is false ends all the others, errors among them.
-func selector(name string) string {
-	return fmt.Sprintf("has(request.userInfo.extra) && '%s' in request.userInfo.extra && '%s' in request.userInfo.extra['%s']", askExtra, name, askExtra)
-}
-
 // orCanary lets an expression hold for a canary.
 func orCanary(expression string) string {
 	return fmt.Sprintf("(%s) || (%s)", isCanary, oneLine(expression))
@@ -74,6 +68,13 @@ func (celForm) install(s subject) (installation, error) {
 	spec["evaluation"] = map[string]any{"admission": map[string]any{"enabled": true}, "background": map[string]any{"enabled": false}}
 	delete(spec, "webhookConfiguration")
 	unstructured.RemoveNestedField(spec, "autogen", "validatingAdmissionPolicy")
+	if s.podsOnly {
+		// Kyverno compiles a policy as often as it derives a form of it, each time that
+		// anything about it changes.
+		if err := unstructured.SetNestedSlice(spec, []any{}, "autogen", "podControllers", "controllers"); err != nil {
+			return installation{}, fmt.Errorf("%s: %w", s.policy, err)
+		}
+	}
 	out := installation{objects: []*unstructured.Unstructured{object}}
 	conditions := aspectConditions(spec, s.aspect)
 	widen, err := constrain(spec, s.aspect, true, &out)
@@ -149,7 +150,7 @@ func aspectValidations(spec map[string]any, aspect Aspect) []any {
 	return append(out, validation("false", codeSatisfied))
 }
 
-var celWarning = regexp.MustCompile(`(?s)^Policy (p[0-9a-f]{10}) (failed|error): (.*)$`)
+var celWarning = regexp.MustCompile(`(?s)^Policy (` + copyPattern + `) (failed|error): (.*)$`)
 
 func (celForm) read(warning string) (said, bool) {
 	parts := celWarning.FindStringSubmatch(warning)
@@ -206,21 +207,29 @@ func (celForm) written(s subject) (objects []*unstructured.Unstructured, why str
 	return []*unstructured.Unstructured{object}, "", nil
 }
 
-// selectFirst puts the selector of the policy as written before its conditions.
+// selectFirst puts the selector of the policy as written before its conditions. One
+// of Kyverno's that has none shares a webhook as it stands, and goes on to do so.
 func selectFirst(object *unstructured.Unstructured, s subject) error {
 	conditions, _, err := unstructured.NestedSlice(object.Object, "spec", "matchConditions")
 	if err != nil {
 		return fmt.Errorf("%s: %w", s.policy, err)
 	}
-	conditions = append([]any{map[string]any{"name": "fpc-ask", "expression": selector(writtenName(s.name))}}, conditions...)
+	expression := selector(writtenName(s.name))
+	if len(conditions) == 0 && object.GroupVersionKind().Group == celGroup {
+		expression += inSharedWebhook
+	}
+	conditions = append([]any{map[string]any{"name": "fpc-ask", "expression": expression}}, conditions...)
 	if err := unstructured.SetNestedSlice(object.Object, conditions, "spec", "matchConditions"); err != nil {
 		return fmt.Errorf("%s: %w", s.policy, err)
 	}
 	return nil
 }
 
+// writtenPrefix stands before the name of a copy that stands for its policy as written.
+const writtenPrefix = "w"
+
 // writtenName is what a request asks for when it asks for the policy as written.
-func writtenName(copyName string) string { return "w" + copyName }
+func writtenName(copyName string) string { return writtenPrefix + copyName }
 
 func (celForm) refused(policy *unstructured.Unstructured, refusal string) (string, bool) {
 	for _, how := range []string{" failed: ", " error: "} {

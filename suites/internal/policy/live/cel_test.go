@@ -231,3 +231,58 @@ func TestSatisfy(t *testing.T) {
 	}})
 	NewWithT(t).Expect(ok).To(BeFalse())
 }
+
+const forPods = `
+apiVersion: policies.kyverno.io/v1
+kind: ValidatingPolicy
+metadata: {name: pods}
+spec:
+  validationActions: [Deny]
+  matchConstraints: {resourceRules: [{apiGroups: [""], apiVersions: [v1], operations: [CREATE], resources: [pods]}]}
+  validations: [{expression: "object.spec.hostNetwork != true", message: m}]
+`
+
+func TestNothingIsDerivedWhereOnlyPodsAreJudged(t *testing.T) {
+	pod := func(p *example.Policy, expected example.Verdict) *example.Example {
+		return &example.Example{Policy: p, Expected: expected, Operation: opCreate, Object: canaryObject("Pod", nil)}
+	}
+	deployment := func(p *example.Policy) *example.Example {
+		e := pod(p, example.Fail)
+		e.Object.SetAPIVersion("apps/v1")
+		e.Object.SetKind("Deployment")
+		return e
+	}
+	g := NewWithT(t)
+	only, passing, mixed, audits := examplePolicy(t, forPods), examplePolicy(t, forPods), examplePolicy(t, forPods), examplePolicy(t, forPods)
+	g.Expect(unstructured.SetNestedStringSlice(audits.Object.Object, []string{"Audit"}, "spec", "validationActions")).To(Succeed())
+	library := &example.Library{Tests: []*example.Test{{Examples: []*example.Example{
+		pod(only, example.Fail), pod(only, example.Pass), pod(passing, example.Pass), deployment(mixed), pod(mixed, example.Fail), pod(audits, example.Fail),
+	}}}}
+	g.Expect(podsOnly(library)).To(Equal(map[*example.Policy]bool{only: true}))
+
+	for _, one := range []bool{false, true} {
+		in, err := celForm{}.install(subject{policy: only, aspect: wholePolicy, name: "p0123456789", podsOnly: one})
+		g.Expect(err).NotTo(HaveOccurred())
+		controllers, found, err := unstructured.NestedSlice(in.objects[0].Object, "spec", "autogen", "podControllers", "controllers")
+		g.Expect(err).NotTo(HaveOccurred())
+		g.Expect(found).To(Equal(one))
+		g.Expect(controllers).To(BeEmpty())
+		g.Expect(in.canary.GetKind()).To(Equal("Pod"))
+	}
+}
+
+func TestOneWithoutConditionsKeepsToTheSharedWebhook(t *testing.T) {
+	for text, shared := range map[string]bool{forPods: true, twoValidations: false} {
+		g := NewWithT(t)
+		objects, why, err := celForm{}.written(subject{policy: examplePolicy(t, text), aspect: wholePolicy, name: "p0123456789"})
+		g.Expect(err).NotTo(HaveOccurred())
+		g.Expect(why).To(BeEmpty())
+		first, _ := field(objects[0], "matchConditions")[0].(map[string]any)
+		g.Expect(first["expression"]).To(HavePrefix(selector("wp0123456789")))
+		if shared {
+			g.Expect(first["expression"]).To(HaveSuffix(inSharedWebhook))
+		} else {
+			g.Expect(first["expression"]).NotTo(ContainSubstring("image("))
+		}
+	}
+}

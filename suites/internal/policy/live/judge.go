@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"github.com/your-org/flux-platform-conformance/suites/internal/policy/example"
 )
@@ -152,6 +153,26 @@ func (b *Bench) Judge(ctx context.Context, l *example.Library) (*Judgement, erro
 	return out, nil
 }
 
+// podsOnly are the policies of which all examples are Pods, and one at least fails:
+// so that they are in force with all that Kyverno derives of them is seen in the
+// denial as written.
+func podsOnly(l *example.Library) map[*example.Policy]bool {
+	out := map[*example.Policy]bool{}
+	others := map[*example.Policy]bool{}
+	for _, e := range l.Examples() {
+		f := formOf(e.Policy.Object)
+		if f == nil || f.audits(e.Policy) || e.Subresource != "" || e.Object == nil || e.Object.GroupVersionKind() != podKind {
+			others[e.Policy] = true
+		} else if e.Expected == example.Fail {
+			out[e.Policy] = true
+		}
+	}
+	maps.DeleteFunc(out, func(p *example.Policy, _ bool) bool { return others[p] })
+	return out
+}
+
+var podKind = schema.GroupVersionKind{Version: "v1", Kind: "Pod"}
+
 // forCopies says whether an example is asked of a copy.
 func forCopies(e *example.Example) bool {
 	f := formOf(e.Policy.Object)
@@ -202,6 +223,7 @@ func (b *Bench) stats(out *Judgement) {
 // furnish makes what the examples of a library need whatever is asked of them: the
 // kinds, and the rights of who asks.
 func (b *Bench) furnish(ctx context.Context, l *example.Library) error {
+	b.podsOnly = podsOnly(l)
 	var objects []*unstructured.Unstructured
 	users := map[string]bool{}
 	for _, t := range l.Tests {
@@ -417,7 +439,7 @@ func (b *Bench) askAll(ctx context.Context, batch []string, queries []*query) er
 		for _, c := range copies {
 			c.seen = false
 		}
-		if err := b.await(ctx, copies, b.options.Patience); err != nil {
+		if err := b.force(ctx, copies, b.options.Patience); err != nil {
 			return err
 		}
 	}
@@ -625,15 +647,64 @@ func (b *Bench) denials(ctx context.Context, bases map[*example.Policy]subject, 
 		return nil
 	}
 	b.say("see %d policies refuse as they are written", len(failing))
-	var group errgroup.Group
-	group.SetLimit(mostWorkers)
+	// Kyverno takes many new policies at once for little more than one. So all are made
+	// before the first is asked, and taken away after the last.
+	var writing errgroup.Group
+	writing.SetLimit(mostWorkers)
 	for _, same := range byName {
 		// The one that is there comes first, then the others take its place.
 		slices.SortStableFunc(same, func(x, y *query) int {
 			return len(b.copies[y.copy].written) - len(b.copies[x.copy].written)
 		})
+		if c := b.copies[same[0].copy]; len(c.written) == 0 && c.unwritten == "" {
+			writing.Go(func() error {
+				b.write(ctx, c)
+				return ctx.Err()
+			})
+		}
+	}
+	if err := writing.Wait(); err != nil {
+		return err
+	}
+	// They come into force about in the order in which they were made. So those made
+	// last are asked again and again, and then each of the others about once.
+	last := map[form][]*query{}
+	for _, same := range byName {
+		f := b.copies[same[0].copy].form
+		if now := last[f]; now == nil || b.copies[now[0].copy].writtenAt.Before(b.copies[same[0].copy].writtenAt) {
+			last[f] = same
+		}
+	}
+	err := b.proveEach(ctx, states, slices.Collect(maps.Values(last)))
+	if err == nil {
+		err = b.proveEach(ctx, states, slices.Collect(maps.Values(byName)))
+	}
+	var erasing errgroup.Group
+	erasing.SetLimit(mostWorkers)
+	for _, q := range failing {
+		if c := b.copies[q.copy]; !c.proves {
+			erasing.Go(func() error {
+				b.erase(ctx, c)
+				return nil
+			})
+		}
+	}
+	_ = erasing.Wait() // what could not be taken away is kept in the copy
+	return err
+}
+
+// proveEach shows of policies as they are written that they refuse; those of one name
+// take each other's place.
+func (b *Bench) proveEach(ctx context.Context, states map[*example.Policy]*PolicyState, policies [][]*query) error {
+	var group errgroup.Group
+	group.SetLimit(mostWorkers)
+	for _, same := range policies {
 		group.Go(func() error {
 			for i, q := range same {
+				state := states[q.example.Policy]
+				if state.Denial != "" || state.DenialProblem != "" {
+					continue
+				}
 				c := b.copies[q.copy]
 				if i > 0 {
 					b.erase(ctx, b.copies[same[i-1].copy])
@@ -641,11 +712,8 @@ func (b *Bench) denials(ctx context.Context, bases map[*example.Policy]subject, 
 				if len(c.written) == 0 && (c.unwritten == "" || i > 0) {
 					b.write(ctx, c)
 				}
-				if err := b.prove(ctx, states[q.example.Policy], c, q); err != nil {
+				if err := b.prove(ctx, state, c, q); err != nil {
 					return err
-				}
-				if !c.proves {
-					b.erase(ctx, c)
 				}
 			}
 			return nil

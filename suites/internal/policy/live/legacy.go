@@ -162,12 +162,18 @@ func (legacyForm) install(s subject) (installation, error) {
 	}
 	object := copyOf(policy, s.name)
 	object.SetAPIVersion(legacyGroup + "/v1")
-	object.Object["spec"] = map[string]any{
-		"validationFailureAction": "Audit", "background": false, "failurePolicy": "Fail",
-		"rules":                append(rules, canaryRule()),
-		"webhookConfiguration": webhookOf(policy, s.name, orCanary),
+	rules = append(rules, canaryRule())
+	spec := map[string]any{"validationFailureAction": "Audit", "background": false, "failurePolicy": "Fail", "rules": rules}
+	object.Object["spec"] = spec
+	if namedBy(s.name, namedByGroup) {
+		share(rules, s.name)
+	} else {
+		spec["webhookConfiguration"] = webhookOf(policy, s.name, orCanary)
 	}
 	annotate(policy, object, kept)
+	if s.podsOnly {
+		object.SetAnnotations(map[string]string{autogenKey: "none"})
+	}
 	canary := canaryObject("ConfigMap", nil)
 	canary.SetNamespace(policy.GetNamespace())
 	return installation{objects: append(exceptions, object), canary: canary}, nil
@@ -345,6 +351,24 @@ func canaryRule() map[string]any {
 		"validate": map[string]any{
 			"message": legacyMessage, "failureAction": "Audit", "failureActionOverrides": []any{unaudited()}, "deny": map[string]any{},
 		},
+	}
+}
+
+// share has rules answer in the webhook that copies share, to requests that name the
+// copy with a group. There Kyverno evaluates in time for the answer only rules that
+// enforce; an override keeps them from refusing, wherever the object stands.
+func share(rules []any, name string) {
+	for _, entry := range rules {
+		rule, _ := entry.(map[string]any)
+		matchOnly(rule, name)
+		validation, _ := rule["validate"].(map[string]any)
+		validation["failureAction"] = "Enforce"
+		validation["failureActionOverrides"] = []any{unaudited(), map[string]any{
+			"action": "Audit",
+			"namespaceSelector": map[string]any{"matchExpressions": []any{
+				map[string]any{"key": benchLabel, "operator": "NotIn", "values": []any{"never"}},
+			}},
+		}}
 	}
 }
 
@@ -562,7 +586,7 @@ func anchored(pattern any) bool {
 	return false
 }
 
-var legacyWarning = regexp.MustCompile(`(?s)^policy (p[0-9a-f]{10})\.((?:autogen-(?:cronjob-)?)?)([rtxc])(\d*): (.*)$`)
+var legacyWarning = regexp.MustCompile(`(?s)^policy (` + copyPattern + `)\.((?:autogen-(?:cronjob-)?)?)([rtxc])(\d*): (.*)$`)
 
 // legacyFailed is how Kyverno says that a rule is violated. That an expression of
 // CEL errs is one way to violate it; all else that it says is that the rule could
@@ -665,13 +689,21 @@ func (legacyForm) written(s subject) (objects []*unstructured.Unstructured, why 
 		}
 	}
 	spec["rules"] = rules
+	annotate(s.policy.Object, object, kept)
+	if namedBy(s.name, namedByGroup) {
+		for _, rule := range rules {
+			fields, _ := rule.(map[string]any)
+			matchOnly(fields, writtenName(s.name))
+		}
+		spec["background"] = false // or who asks may not matter
+		return []*unstructured.Unstructured{object}, "", nil
+	}
 	webhook, _ := spec["webhookConfiguration"].(map[string]any)
 	if webhook == nil {
 		webhook = map[string]any{}
 	}
 	maps.Copy(webhook, webhookOf(s.policy.Object, writtenName(s.name), func(own string) string { return own }))
 	spec["webhookConfiguration"] = webhook
-	annotate(s.policy.Object, object, kept)
 	return []*unstructured.Unstructured{object}, "", nil
 }
 

@@ -134,6 +134,9 @@ type subject struct {
 	// unserved are the kinds that its rules name and that the server does not know,
 	// so that nothing can be of them.
 	unserved []string
+	// podsOnly: nothing but Pods is asked about, so nothing is lost where Kyverno
+	// derives no rules for what makes them.
+	podsOnly bool
 	// updates: it is asked about updates, where a legacy policy lets violations be
 	// that the old object has already.
 	updates bool
