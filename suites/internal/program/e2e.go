@@ -80,14 +80,15 @@ func (p *program) judgeAll(ctx context.Context, in *input, r *running, report *c
 	r.display.Handle(progress.Event{Time: time.Now(), Phase: phase})
 	outcomes, err := p.judge(ctx, in, r, run, selection)
 	r.display.Handle(progress.Event{Time: time.Now(), Phase: phase, Done: true})
-	summary.Outcomes = outcomes
 	attachments, unread := check.ReadAttachments(r.runFolder(run))
 	report.Attach(attachments...)
 	err = errors.Join(err, unread)
 	fill(ctx, report, r.view)
 	if len(failed(outcomes)) > 0 {
-		summary.Outcomes = p.dump(ctx, in, r, outcomes)
+		outcomes = p.dump(ctx, in, r, outcomes)
 	}
+	// Beside what the files have shown.
+	summary.Outcomes = append(summary.Outcomes, outcomes...)
 	return err
 }
 
