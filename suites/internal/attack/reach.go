@@ -34,7 +34,42 @@ func (r *runner) changeAll(ctx context.Context, changes []overlay.Overlay) ([]Ve
 	return out, nil
 }
 
+// change makes one, behind what has to come first, and sees that nothing is left of
+// either.
 func (r *runner) change(ctx context.Context, o overlay.Overlay) ([]Verdict, error) {
+	before, err := r.lookBy(ctx, (*site).lookAround)
+	if err != nil {
+		return nil, err
+	}
+	var out []Verdict
+	if first := o.Change.First; len(first) == 0 {
+		out, err = r.reach(ctx, o)
+	} else {
+		prior := overlay.Overlay{ID: o.ID, Environments: o.Environments, Patches: first}
+		err = r.onStage(ctx, []overlay.Overlay{prior}, func(stage.Settled) (err error) {
+			out, err = r.reach(ctx, o)
+			return err
+		})
+	}
+	if err != nil {
+		return out, err
+	}
+	after, err := r.lookBy(ctx, (*site).lookAround)
+	if err != nil {
+		return out, err
+	}
+	for _, change := range left(before, after, r.owners(o.Change)) {
+		for i := range out {
+			if text, here := strings.CutPrefix(change, out[i].Environment+": "); here {
+				out[i].problem("it left a change: %s", text)
+			}
+		}
+	}
+	return out, nil
+}
+
+// reach lays a change over the platform as it is, and sees what it reaches.
+func (r *runner) reach(ctx context.Context, o overlay.Overlay) ([]Verdict, error) {
 	before, err := r.lookBy(ctx, (*site).lookAround)
 	if err != nil {
 		return nil, err
@@ -69,21 +104,7 @@ func (r *runner) change(ctx context.Context, o overlay.Overlay) ([]Verdict, erro
 		}
 		return nil
 	})
-	if err != nil {
-		return out, err
-	}
-	after, err := r.lookBy(ctx, (*site).lookAround)
-	if err != nil {
-		return out, err
-	}
-	for _, change := range left(before, after, r.owners(o.Change)) {
-		for i := range out {
-			if text, here := strings.CutPrefix(change, out[i].Environment+": "); here {
-				out[i].problem("it left a change: %s", text)
-			}
-		}
-	}
-	return out, nil
+	return out, err
 }
 
 // owners are the tenants that a change may reach, and their control namespaces;

@@ -194,11 +194,11 @@ func left(before, after looks, attackers []string) []string {
 		out := state.Snapshot{}
 		for name, recorded := range snapshot {
 			if slices.Contains(attackers, recorded.Owner) || ofAttacker(name, attackers) {
-				if recorded.Derived || recorded.Owner == "" && follows(name) {
+				if recorded.Derived || follows(name, recorded.Owner) {
 					continue
 				}
 				recorded.UID, recorded.Generation = "", 0
-				recorded = recorded.Without("metadata.annotations.deployment.kubernetes.io/revision")
+				recorded = recorded.Without(assigned...)
 			}
 			out[name] = recorded
 		}
@@ -213,11 +213,14 @@ func left(before, after looks, attackers []string) []string {
 	return out
 }
 
+// assigned are the fields that the cluster chooses anew for what is made anew.
+var assigned = []string{"metadata.annotations.deployment.kubernetes.io/revision", "spec.clusterIP", "spec.clusterIPs[0]"}
+
 // follows says whether an object is made of another one by a controller, or is a
 // record that Helm keeps.
-func follows(name string) bool {
+func follows(name, owner string) bool {
 	kind, _, _ := strings.Cut(name, " ")
-	return kind == "Pod" || kind == "ReplicaSet" || kind == "Secret"
+	return slices.Contains([]string{"Pod", "ReplicaSet", "EndpointSlice"}, kind) || kind == "Secret" && owner == ""
 }
 
 // timed takes down how long a request took.

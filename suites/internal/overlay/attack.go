@@ -151,6 +151,9 @@ type Control struct {
 
 // Extents bound what a change reaches.
 type Extents struct {
+	// First is what the platform's rules want to be committed, and in force, before
+	// the change is: not a part of what is compared.
+	First []Patch `json:"first,omitempty"`
 	// May lists what may change; anything else must not.
 	May []Extent `json:"may,omitempty"`
 	// Must lists of what something must change.

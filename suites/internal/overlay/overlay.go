@@ -266,22 +266,9 @@ func Parse(data []byte) (Overlay, error) {
 			problem("expect.fails.%s has no message: a failure for any reason would do", id)
 		}
 	}
-	for i, p := range o.Patches {
-		if !slices.Contains(Repositories, p.Repository) {
-			problem("patches[%d].repository %q is not one of %s", i, p.Repository, strings.Join(Repositories, ", "))
-		}
-		if !fs.ValidPath(p.Path) || p.Path == "." || strings.HasPrefix(p.Path+"/", ".git/") {
-			problem("patches[%d].path %q is not a path inside the repository", i, p.Path)
-		}
-		if ways := count(p.Replace != nil, p.Insert != nil, p.Delete); ways != 1 {
-			problem("patches[%d] needs one of replace, insert, delete", i)
-		}
-		if p.Insert != nil && (p.Insert.After == "" || p.Insert.Text == "") {
-			problem("patches[%d].insert needs after and text", i)
-		}
-		if p.Replace != nil && (p.Replace.Old == "" || p.Replace.Old == p.Replace.New) {
-			problem("patches[%d].replace changes nothing", i)
-		}
+	problems = append(problems, wrongPatches("patches", o.Patches)...)
+	if o.Change != nil {
+		problems = append(problems, wrongPatches("change.first", o.Change.First)...)
 	}
 	for i := range o.Objects {
 		s := &o.Objects[i]
@@ -305,6 +292,30 @@ func Parse(data []byte) (Overlay, error) {
 		}
 	}
 	return o, errors.Join(problems...)
+}
+
+// wrongPatches lists what is wrong with patches that stand under this name.
+func wrongPatches(name string, patches []Patch) []error {
+	var problems []error
+	problem := func(format string, args ...any) { problems = append(problems, fmt.Errorf(format, args...)) }
+	for i, p := range patches {
+		if !slices.Contains(Repositories, p.Repository) {
+			problem("%s[%d].repository %q is not one of %s", name, i, p.Repository, strings.Join(Repositories, ", "))
+		}
+		if !fs.ValidPath(p.Path) || p.Path == "." || strings.HasPrefix(p.Path+"/", ".git/") {
+			problem("%s[%d].path %q is not a path inside the repository", name, i, p.Path)
+		}
+		if ways := count(p.Replace != nil, p.Insert != nil, p.Delete); ways != 1 {
+			problem("%s[%d] needs one of replace, insert, delete", name, i)
+		}
+		if p.Insert != nil && (p.Insert.After == "" || p.Insert.Text == "") {
+			problem("%s[%d].insert needs after and text", name, i)
+		}
+		if p.Replace != nil && (p.Replace.Old == "" || p.Replace.Old == p.Replace.New) {
+			problem("%s[%d].replace changes nothing", name, i)
+		}
+	}
+	return problems
 }
 
 // single refuses a stream of several documents, of which a decoder would read the
