@@ -18,6 +18,7 @@ POLICIES ?=
 POLICY ?=
 STRICT ?=
 ATTACK ?=
+DEPTH ?=
 
 GO ?= go
 PROGRAM := bin/flux-platform-conformance
@@ -38,8 +39,8 @@ e2e: program ## The main job: PLATFORM= DEVELOPER= CONFIG= PROVIDER= ENVS= TENAN
 files: program ## What the files alone show, in a second and without a cluster: PLATFORM= DEVELOPER= CONFIG= ENVS= TENANTS= CHECKS= ARTIFACTS=
 	@$(PROGRAM) files $(inputs) $(call flag,CHECKS,checks)
 
-attacks: program ## Every attack against the layer that must stop it: ATTACK=ATK-F01,policy PLATFORM= PROVIDER= ENVS= ARTIFACTS=
-	@$(PROGRAM) attacks $(inputs) $(call flag,ATTACK,attack)
+attacks: program ## Every attack against the layer that must stop it: ATTACK=ATK-F01,policy DEPTH=false PLATFORM= PROVIDER= ENVS= ARTIFACTS=
+	@$(PROGRAM) attacks $(inputs) $(call flag,ATTACK,attack) $(if $(DEPTH),--depth=$(DEPTH))
 
 compare: program ## The checks on embedded and on kind, outcome beside outcome: as e2e, and EXPLAINED= REPORTS=A/report.json,B/report.json
 	@$(PROGRAM) compare $(inputs) $(call flag,CHECKS,checks) $(call flag,EXPLAINED,explained) $(call flag,REPORTS,reports)
