@@ -69,9 +69,9 @@ func judged(t *testing.T, report check.Report, id, environment, tenant string) {
 // A tenant whose Kustomization is broken fails its own checks, with Flux's words,
 // and those that look at all of Flux; everybody else is judged as usual.
 func TestLiveBrokenTenant(t *testing.T) {
-	const broken, words = "sonar", "kustomization path not found"
+	const broken, nowhere, words = "sonar", "./apps/nowhere", "kustomization path not found"
 	platform := reference(t, map[string]func(string) string{
-		"clusters/dev/" + broken + "/kustomization.yaml": replaced("path: ./apps/base", "path: ./apps/nowhere"),
+		"clusters/dev/" + broken + "/kustomization.yaml": replaced("path: ./apps/base", "path: "+nowhere),
 	})
 	u := newUser(t).withStore(t)
 	report := u.e2e(t, "--platform", platform).ends(t, check.RunFailed)
@@ -80,6 +80,11 @@ func TestLiveBrokenTenant(t *testing.T) {
 	for _, o := range report.Outcomes {
 		switch {
 		case o.Result == check.NotSupported || o.Result == check.Skipped:
+		case o.Tenant == broken && o.Check == "FILE-014":
+			if o.Result != check.Failed || !strings.Contains(o.Found, nowhere) || !strings.Contains(o.Found, broken+"/"+broken) {
+				t.Errorf("check %s of %s is %s, want FAILED with %q: %s", o.Check, o.Tenant, o.Result, nowhere, o.Found)
+			}
+		case o.Result == check.Passed && strings.HasPrefix(o.Check, "FILE-"): // what is wrong is in no file alone
 		case o.Tenant == broken || o.Check == "BOOT-001":
 			failed++
 			if o.Result != check.Failed || !strings.Contains(o.Found, words) || !strings.Contains(o.Found, broken+"/"+broken) {

@@ -33,7 +33,7 @@ const (
 // canaries are one source of each scheme, on hosts that nobody answers for.
 var canaries = []struct{ kind, name, url, spec, remedy string }{
 	{"GitRepository", "canary-https", "https://git.canary.example/team/repository", "ref: {branch: main}", "map it under sources in CONFIG"},
-	{"GitRepository", "canary-ssh", "ssh://git@git.canary.example/team/repository", "secretRef: {name: canary-ssh}", "map it under sources in CONFIG"},
+	{"GitRepository", "canary-ssh", "ssh://git@git.canary.example/team/repository", "ref: {branch: main}\n  secretRef: {name: canary-ssh}", "map it under sources in CONFIG"},
 	{"HelmRepository", "canary-helm", "https://charts.canary.example/stable", "", "map it under sources in CONFIG"},
 	{"OCIRepository", "canary-oci", "oci://registry.canary.example/team/artifact", "ref: {tag: v1.0.0}", "OCI artifacts cannot be mapped yet; mark it upstream: true"},
 }
@@ -60,6 +60,8 @@ func TestLiveLoopbackOnly(t *testing.T) {
 		platform := reference(t, map[string]func(string) string{
 			"clusters/dev/canaries.yaml":      written(manifest.String()),
 			"clusters/dev/kustomization.yaml": listed("canaries.yaml"),
+			"clusters/prd/canaries.yaml":      written(manifest.String()),
+			"clusters/prd/kustomization.yaml": listed("canaries.yaml"),
 		})
 		r := confined(t, "--platform", platform)
 		report := r.ends(t, check.RunFailed)

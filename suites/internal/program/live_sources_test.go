@@ -67,10 +67,13 @@ func TestLiveUpstream(t *testing.T) {
 	t.Cleanup(network.Close)
 
 	url := "https://" + host + path
+	shared := written(fmt.Sprintf(
+		"apiVersion: source.toolkit.fluxcd.io/v1\nkind: GitRepository\nmetadata: {name: shared, namespace: flux-system}\nspec:\n  interval: 10m\n  url: %s\n  ref: {branch: main}\n", url))
 	platform := reference(t, map[string]func(string) string{
-		"clusters/dev/shared.yaml": written(fmt.Sprintf(
-			"apiVersion: source.toolkit.fluxcd.io/v1\nkind: GitRepository\nmetadata: {name: shared, namespace: flux-system}\nspec:\n  interval: 10m\n  url: %s\n  ref: {branch: main}\n", url)),
+		"clusters/dev/shared.yaml":        shared,
 		"clusters/dev/kustomization.yaml": listed("shared.yaml"),
+		"clusters/prd/shared.yaml":        shared,
+		"clusters/prd/kustomization.yaml": listed("shared.yaml"),
 	})
 	config := filepath.Join(t.TempDir(), "conformance.yaml")
 	text := "apiVersion: conformance.flux-platform/v1alpha1\nkind: Config\nsources:\n- {url: " + url + ", upstream: true}\n"
