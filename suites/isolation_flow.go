@@ -26,11 +26,10 @@ var _ = perEnvironment(check.Check{
 	Reference: "https://fluxcd.io/flux/components/source/gitrepositories/#include",
 	Level:     check.Core,
 }, func(ctx SpecContext, env *environment) {
-	flux, err := bootstrap.Observe(ctx, env.client)
+	seen, err := env.look(ctx)
 	Expect(err).NotTo(HaveOccurred())
-	in := state.FlowInput{}
-	in.Objects, err = shared(ctx, env)
-	Expect(err).NotTo(HaveOccurred())
+	flux := seen.flux
+	in := state.FlowInput{Objects: seen.shared}
 	expectSome(in.Objects, "the tenants' namespaces are empty")
 	for _, tenant := range env.Tenants {
 		in.Tenants = append(in.Tenants, tenant.Name)
