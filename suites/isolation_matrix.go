@@ -67,7 +67,8 @@ var _ = perEnvironment(check.Check{
 	note(fmt.Sprintf("%d cells of %d identities, %d verbs on %d kinds and %d places in %.1f s (%.0f cells/s); "+
 		"%d SubjectAccessReviews in %.1f s (%.0f/s, p99 %d ms); %d writes tried as dry-runs, of which policies refused %d",
 		len(matrix.Cells), len(matrix.Identities), len(survey.in.Actions), survey.kinds(), len(survey.in.Places), took.Seconds(), float64(len(matrix.Cells))/took.Seconds(),
-		len(latencies), asked.Seconds(), float64(len(latencies))/asked.Seconds(), latencies[len(latencies)*99/100].Milliseconds(), tried, refused))
+		len(latencies), asked.Seconds(), float64(len(latencies))/asked.Seconds(), latencies[len(latencies)*99/100].Milliseconds(), tried, refused),
+		matrix.Sampling.String())
 	content, err := json.Marshal(matrix)
 	Expect(err).NotTo(HaveOccurred())
 	Expect(current.recorder.Attach(check.Attachment{
@@ -136,6 +137,7 @@ func surveyOf(ctx context.Context, env *environment) (*survey, error) {
 	if err := s.rights(); err != nil {
 		return nil, err
 	}
+	s.in.Sampling = state.Sample(s.in, uint64(GinkgoRandomSeed())) //nolint:gosec // seeds are not negative
 	return s, s.listed(ctx)
 }
 
@@ -154,11 +156,13 @@ func (s *survey) regular() int {
 	for _, a := range s.in.Actions {
 		count[a.Namespaced]++
 	}
-	places := map[bool]int{}
-	for _, p := range s.in.Places {
-		places[p.Namespace != ""]++
+	cells := 0
+	for i := range s.in.Identities {
+		for _, p := range s.in.Sampling.Places(i) {
+			cells += count[p.Namespace != ""]
+		}
 	}
-	return len(s.in.Identities) * (count[true]*places[true] + count[false]*places[false])
+	return cells
 }
 
 // places are all namespaces, each with those whose objects stand there, and the
@@ -477,15 +481,10 @@ func (s *survey) residuals() error {
 	return nil
 }
 
-// listed asks for each identity's rights in each namespace, as that identity.
+// listed asks for each identity's rights in each namespace that is judged for it, as
+// that identity.
 func (s *survey) listed(ctx context.Context) error {
 	s.in.Listed = make([]map[string]state.Listed, len(s.in.Identities))
-	namespaces := map[string]bool{}
-	for _, place := range s.in.Places {
-		if place.Namespace != "" {
-			namespaces[place.Namespace] = true
-		}
-	}
 	var guard sync.Mutex
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(questions)
@@ -494,6 +493,12 @@ func (s *survey) listed(ctx context.Context) error {
 		actor, err := s.env.as(identity.User, identity.Groups...)
 		if err != nil {
 			return err
+		}
+		namespaces := map[string]bool{}
+		for _, place := range s.in.Sampling.Places(i) {
+			if place.Namespace != "" {
+				namespaces[place.Namespace] = true
+			}
 		}
 		for namespace := range namespaces {
 			group.Go(func() error {

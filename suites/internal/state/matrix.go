@@ -178,8 +178,8 @@ const (
 type Cell struct {
 	// Identity is its place in Matrix.Identities.
 	Identity int
-	Action
-	Place
+	*Action
+	*Place
 	// Name of the object; empty where none is named.
 	Name     string
 	Expected Expectation
@@ -204,6 +204,8 @@ type MatrixInput struct {
 	Identities []Identity
 	Actions    []Action
 	Places     []Place
+	// Sampling chose the places that are judged for each identity.
+	Sampling Sampling
 	// Names has an object of each kind that somebody has in a namespace.
 	Names map[Named]string
 	// Rights are those that are known.
@@ -225,9 +227,11 @@ type Matrix struct {
 	Cells      []Cell
 	// Requests are those that have to be answered, in Answer.
 	Requests []Request
-	// Regular counts the cells of identities, actions and places; the others are
-	// objects that a role names.
+	// Regular counts the cells of identities, actions and the places that are judged
+	// for them; the others are objects that a role names.
 	Regular int
+	// Sampling says what is judged.
+	Sampling Sampling
 
 	answers []answer
 	grants  [][]Grant
@@ -249,7 +253,12 @@ func NewMatrix(in MatrixInput) (*Matrix, error) {
 	if len(in.Listed) != len(in.Identities) {
 		return nil, fmt.Errorf("lay out the matrix: %d identities, and rights listed for %d", len(in.Identities), len(in.Listed))
 	}
-	m := &Matrix{Identities: in.Identities, rights: in.Rights, asked: map[Request]int{}}
+	if len(in.Sampling.chosen) != len(in.Identities) {
+		return nil, fmt.Errorf("lay out the matrix: %d identities, and places chosen for %d", len(in.Identities), len(in.Sampling.chosen))
+	}
+	m := &Matrix{Identities: in.Identities, Sampling: in.Sampling, rights: in.Rights, asked: map[Request]int{}}
+	m.Cells = make([]Cell, 0, in.cells())
+	main := mainPlaces(in.Places)
 	rights := map[key]*Right{}
 	for i := range m.rights {
 		r := &m.rights[i]
@@ -263,20 +272,22 @@ func NewMatrix(in MatrixInput) (*Matrix, error) {
 	}
 	defaults := in.Live.Defaults()
 	for i, identity := range in.Identities {
+		places := in.Sampling.Places(i)
 		beside := map[string]bool{}
-		for _, p := range in.Places {
+		for _, p := range places {
 			if _, known := beside[p.Victim]; !known {
-				beside[p.Victim] = near(in, identity, p.Victim)
+				// Who was chosen from many is there to be asked for.
+				beside[p.Victim] = in.Sampling.Sampled() || near(in, identity, p.Victim)
 			}
 		}
 		m.grants = append(m.grants, in.Live.GrantsTo(identity.User, identity.Groups))
 		given := defaults.GrantsTo(identity.User, identity.Groups)
 		same := alike(in.Listed[i])
 		extra := ruleNames(in.Listed[i])
-		add := func(a Action, p Place, name string, turn int) {
+		add := func(a *Action, p *Place, name string, turn int) {
 			c := Cell{Identity: i, Action: a, Place: p, Name: name, request: -1}
 			m.expect(&c, in, rights, given)
-			q := Request{Identity: i, Action: a, Namespace: p.Namespace, Name: name}
+			q := Request{Identity: i, Action: *a, Namespace: p.Namespace, Name: name}
 			if slices.Contains(whole, a.Verb) {
 				q.Name = ""
 			}
@@ -295,8 +306,10 @@ func NewMatrix(in MatrixInput) (*Matrix, error) {
 			c.request = at
 			m.Cells = append(m.Cells, c)
 		}
-		for _, p := range in.Places {
-			for turn, a := range in.Actions {
+		for at := range places {
+			p := &places[at]
+			for turn := range in.Actions {
+				a := &in.Actions[turn]
 				if a.Namespaced != (p.Namespace != "") {
 					continue
 				}
@@ -308,10 +321,15 @@ func NewMatrix(in MatrixInput) (*Matrix, error) {
 				m.Regular++
 			}
 		}
-		for _, p := range mainPlaces(in.Places) {
-			for turn, a := range in.Actions {
+		for at := range main {
+			p := &main[at]
+			if len(extra[p.Namespace]) == 0 {
+				continue
+			}
+			for turn := range in.Actions {
+				a := &in.Actions[turn]
 				for _, name := range extra[p.Namespace][schema.GroupResource{Group: a.Group, Resource: a.Resource}] {
-					q := Request{Identity: i, Action: a, Namespace: p.Namespace, Name: name}
+					q := Request{Identity: i, Action: *a, Namespace: p.Namespace, Name: name}
 					if _, asked := m.asked[q]; !asked && a.Namespaced == (p.Namespace != "") && !slices.Contains(whole, a.Verb) {
 						add(a, p, name, turn)
 					}
@@ -326,6 +344,27 @@ func NewMatrix(in MatrixInput) (*Matrix, error) {
 	m.victims = slices.Compact(m.victims)
 	m.answers = make([]answer, len(m.Requests))
 	return m, nil
+}
+
+// cells counts those that the input will have, but for names in rules.
+func (in MatrixInput) cells() int {
+	namespaced := 0
+	for _, a := range in.Actions {
+		if a.Namespaced {
+			namespaced++
+		}
+	}
+	count := 0
+	for i := range in.Identities {
+		for _, p := range in.Sampling.Places(i) {
+			if p.Namespace != "" {
+				count += namespaced
+				continue
+			}
+			count += len(in.Actions) - namespaced
+		}
+	}
+	return count
 }
 
 // mainPlaces has each namespace once, as the platform's where it is shared.
@@ -633,8 +672,9 @@ func (m *Matrix) Problems() []string {
 			out = append(out, m.Identities[i].Name+" may do nothing at all, not even what Kubernetes gives to everybody: that it is refused shows nothing")
 		}
 	}
+	used := m.used()
 	for i := range m.rights {
-		if r := &m.rights[i]; r.Origin != "" && !m.used(r) {
+		if r := &m.rights[i]; r.Origin != "" && !used[r.Origin] {
 			out = append(out, fmt.Sprintf("%s: %s has no right that this residual is about (%s): take it out", r.Origin, r.Identity, r.Resource))
 		}
 	}
@@ -642,12 +682,15 @@ func (m *Matrix) Problems() []string {
 	return out
 }
 
-// used says whether a right, or another of the same origin, is one that somebody
-// has.
-func (m *Matrix) used(r *Right) bool {
-	return slices.ContainsFunc(m.Cells, func(c Cell) bool {
-		return c.right != nil && c.right.Origin == r.Origin && m.Allowed(&c)
-	})
+// used are the origins of the rights that somebody has.
+func (m *Matrix) used() map[string]bool {
+	out := map[string]bool{}
+	for i := range m.Cells {
+		if c := &m.Cells[i]; c.right != nil && c.right.Origin != "" && m.Allowed(c) {
+			out[c.right.Origin] = true
+		}
+	}
+	return out
 }
 
 func where(namespace string) string {
@@ -697,8 +740,9 @@ func verbsOf(kinds map[string][]string) string {
 	return some(list, 12)
 }
 
-// MarshalJSON has every cell: those that are allowed one by one, with what allows
-// them, the others by identity and place as the verbs of each kind.
+// MarshalJSON has every cell that was judged: those that are allowed one by one,
+// with what allows them, the others by identity and place as the verbs of each
+// kind; where places were sampled, as their number.
 func (m *Matrix) MarshalJSON() ([]byte, error) {
 	type open struct {
 		Identity  string      `json:"identity"`
@@ -717,18 +761,21 @@ func (m *Matrix) MarshalJSON() ([]byte, error) {
 		Identity  string              `json:"identity"`
 		Namespace string              `json:"namespace,omitempty"`
 		Victim    string              `json:"victim"`
-		Kinds     map[string][]string `json:"kinds"`
+		Cells     int                 `json:"cells"`
+		Kinds     map[string][]string `json:"kinds,omitempty"`
 		// Needed are those of them that it would need.
 		Needed []string `json:"needed,omitempty"`
 	}
 	out := struct {
 		Identities []Identity `json:"identities"`
 		Victims    []string   `json:"victims"`
+		Sampling   Sampling   `json:"sampling"`
+		Judged     string     `json:"judged"`
 		Cells      int        `json:"cells"`
 		Requests   int        `json:"requests"`
 		Allowed    []open     `json:"allowed"`
 		Denied     []*closed  `json:"denied"`
-	}{Identities: m.Identities, Victims: m.victims, Cells: len(m.Cells), Requests: len(m.Requests), Allowed: []open{}, Denied: []*closed{}}
+	}{Identities: m.Identities, Victims: m.victims, Sampling: m.Sampling, Judged: m.Sampling.String(), Cells: len(m.Cells), Requests: len(m.Requests), Allowed: []open{}, Denied: []*closed{}}
 	type block struct {
 		identity          int
 		namespace, victim string
@@ -750,7 +797,11 @@ func (m *Matrix) MarshalJSON() ([]byte, error) {
 			blocks[id] = b
 			out.Denied = append(out.Denied, b)
 		}
-		b.Kinds[c.Kind()] = append(b.Kinds[c.Kind()], c.Verb)
+		b.Cells++
+		// Of many tenants a list of all that nobody may is longer than anybody reads.
+		if !m.Sampling.Sampled() {
+			b.Kinds[c.Kind()] = append(b.Kinds[c.Kind()], c.Verb)
+		}
 		if c.Expected == Needed {
 			b.Needed = append(b.Needed, c.String())
 		}
