@@ -217,7 +217,7 @@ type MatrixInput struct {
 	Live RBAC
 	// Listed are, for each identity, the rights in each namespace by the server's
 	// own list. Where it names the same in two namespaces, one question answers
-	// for both.
+	// for both; among many tenants also where it names the same for two identities.
 	Listed []map[string]Listed
 }
 
@@ -271,6 +271,7 @@ func NewMatrix(in MatrixInput) (*Matrix, error) {
 		}
 	}
 	defaults := in.Live.Defaults()
+	shared := alike(in.Listed, in.Sampling.Sampled())
 	for i, identity := range in.Identities {
 		places := in.Sampling.Places(i)
 		beside := map[string]bool{}
@@ -282,7 +283,7 @@ func NewMatrix(in MatrixInput) (*Matrix, error) {
 		}
 		m.grants = append(m.grants, in.Live.GrantsTo(identity.User, identity.Groups))
 		given := defaults.GrantsTo(identity.User, identity.Groups)
-		same := alike(in.Listed[i])
+		same := shared[i]
 		extra := ruleNames(in.Listed[i])
 		add := func(a *Action, p *Place, name string, turn int) {
 			c := Cell{Identity: i, Action: a, Place: p, Name: name, request: -1}
@@ -295,7 +296,8 @@ func NewMatrix(in MatrixInput) (*Matrix, error) {
 			// does the namespace, where the rules are the same. What tenants have side by
 			// side is asked for by name all the same.
 			if list := same[p.Namespace]; len(list) > 0 && (!p.Shared || q.Name == "") {
-				q.Namespace, q.Name = list[turn%len(list)], ""
+				who := list[turn%len(list)]
+				q.Identity, q.Namespace, q.Name = who.identity, who.namespace, ""
 			}
 			at, ok := m.asked[q]
 			if !ok {
@@ -382,30 +384,62 @@ func mainPlaces(places []Place) []Place {
 	return out
 }
 
-// alike maps each namespace in which the server lists the identity's rights
+// spot is an identity in a namespace, or with an empty one in the cluster's scope.
+type spot struct {
+	identity  int
+	namespace string
+}
+
+// alike maps, for each identity, each namespace in which the server lists its rights
 // completely, and by no object's name, to all those where they are the same; and
-// the cluster's scope to itself, where no list names an object.
-func alike(listed map[string]Listed) map[string][]string {
-	class := map[string][]string{}
-	out := map[string][]string{"": {""}}
-	for _, namespace := range slices.Sorted(maps.Keys(listed)) {
-		l := listed[namespace]
-		byName := slices.ContainsFunc(l.Rules, func(r rbacv1.PolicyRule) bool { return len(r.ResourceNames) > 0 })
-		if !l.Complete || byName {
-			delete(out, "")
-			continue
-		}
-		var rules []string
-		for _, rule := range l.Rules {
-			rules = append(rules, fmt.Sprint(rule.Verbs, rule.APIGroups, rule.Resources))
-		}
-		sort.Strings(rules)
-		text := strings.Join(rules, "\n")
-		class[text] = append(class[text], namespace)
+// the cluster's scope likewise, where no list names an object. Among many that
+// goes for all identities: a question that is the same for several is asked once,
+// now as this one of them, now as that one.
+func alike(listed []map[string]Listed, among bool) []map[string][]spot {
+	type class struct {
+		identity int // or -1
+		text     string
 	}
-	for _, namespaces := range class {
-		for _, namespace := range namespaces {
-			out[namespace] = namespaces
+	members := map[class][]spot{}
+	of := make([]map[string]class, len(listed))
+	for i := range listed {
+		of[i] = map[string]class{}
+		whose := i
+		if among {
+			whose = -1
+		}
+		wide := true
+		var texts []string
+		for _, namespace := range slices.Sorted(maps.Keys(listed[i])) {
+			l := listed[i][namespace]
+			byName := slices.ContainsFunc(l.Rules, func(r rbacv1.PolicyRule) bool { return len(r.ResourceNames) > 0 })
+			if !l.Complete || byName {
+				wide = false
+				continue
+			}
+			var rules []string
+			for _, rule := range l.Rules {
+				rules = append(rules, fmt.Sprint(rule.Verbs, rule.APIGroups, rule.Resources))
+			}
+			sort.Strings(rules)
+			text := strings.Join(rules, "\n")
+			texts = append(texts, text)
+			id := class{whose, text}
+			of[i][namespace] = id
+			members[id] = append(members[id], spot{i, namespace})
+		}
+		if wide {
+			sort.Strings(texts)
+			id := class{whose, "the cluster's scope\n" + strings.Join(slices.Compact(texts), "\n\n")}
+			of[i][""] = id
+			members[id] = append(members[id], spot{i, ""})
+		}
+	}
+	out := make([]map[string][]spot, len(listed))
+	for i := range listed {
+		out[i] = map[string][]spot{}
+		for namespace, id := range of[i] {
+			out[i][namespace] = members[id]
 		}
 	}
 	return out

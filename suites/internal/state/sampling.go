@@ -56,7 +56,7 @@ func (s Sampling) String() string {
 		return fmt.Sprintf("every identity against every place: %d pairs of %d tenants", s.Pairs, s.Tenants)
 	}
 	return fmt.Sprintf("sampled, seed %d: %d of %d pairs of an identity and a place, of %d tenants: its own, each class of namespaces "+
-		"in which its bindings give it the same, the tenants beside it by name and %d that the seed chose; every tenant is the victim of at least %d others. "+
+		"in which its bindings give it the same, the tenants beside it by name and %d that the seed chose; every tenant is the victim of at least %d other accounts; where the server lists the same rights for several, one answer is for all. "+
 		"What this can miss: a policy that lets just one pair pass, and rights that come from no role or binding, in places that were not chosen",
 		s.Seed, s.Pairs, s.OfPairs, s.Tenants, sampledVictims, s.Fewest)
 }

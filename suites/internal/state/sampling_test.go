@@ -122,11 +122,12 @@ func TestMatrixGrowsAsTenantsAndKinds(t *testing.T) {
 	}
 	requests, cells, asked := measure(30, 12)
 	more, moreCells, moreAsked := measure(120, 12)
-	g.Expect(float64(more)).To(BeNumerically("~", 4*float64(requests), 0.1*float64(more)))
+	g.Expect(more).To(And(BeNumerically(">", requests), BeNumerically("<=", 4*requests)))
 	g.Expect(float64(moreCells)).To(BeNumerically("~", 4*float64(cells), 0.1*float64(moreCells)))
 	g.Expect(float64(moreAsked)).To(BeNumerically("~", 4*float64(asked), 0.1*float64(moreAsked)))
-	kinds, _, _ := measure(30, 24)
-	g.Expect(float64(kinds)).To(BeNumerically("~", 2*float64(requests), 0.3*float64(kinds)))
+	kinds, kindCells, _ := measure(30, 24)
+	g.Expect(kinds).To(BeNumerically("<=", 2*requests))
+	g.Expect(float64(kindCells)).To(BeNumerically("~", 2*float64(cells), 0.2*float64(kindCells)))
 }
 
 func TestEveryTenantIsSomebodysVictim(t *testing.T) {
