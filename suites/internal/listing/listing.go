@@ -22,6 +22,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/client-go/discovery"
 	"k8s.io/client-go/dynamic"
+	"k8s.io/client-go/metadata"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/pager"
 )
@@ -47,15 +48,25 @@ type Lister struct {
 	Patience time.Duration
 
 	client     dynamic.Interface
+	metadata   metadata.Interface
 	discoverer *discovery.DiscoveryClient
 	// wide are the kinds of the cluster, namespaced the others.
 	wide, namespaced []schema.GroupVersionResource
+	names            map[schema.GroupVersionResource]string
+}
+
+// Kind is one with the metadata of all objects of it.
+type Kind struct {
+	schema.GroupVersionResource
+	// Name such as ConfigMap.
+	Name    string
+	Objects []*metav1.PartialObjectMetadata
 }
 
 // New asks the server for its kinds. It errs where the server cannot tell all of
 // them, as when the program behind an aggregated API is down.
 func New(config *rest.Config) (*Lister, error) {
-	l := &Lister{Patience: DefaultPatience}
+	l := &Lister{Patience: DefaultPatience, names: map[schema.GroupVersionResource]string{}}
 	var err error
 	if l.discoverer, err = discovery.NewDiscoveryClientForConfig(config); err != nil {
 		return nil, fmt.Errorf("list the kinds of the server: %w", err)
@@ -67,12 +78,16 @@ func New(config *rest.Config) (*Lister, error) {
 	if l.client, err = dynamic.NewForConfig(config); err != nil {
 		return nil, fmt.Errorf("list the kinds of the server: %w", err)
 	}
+	if l.metadata, err = metadata.NewForConfig(metadata.ConfigFor(config)); err != nil {
+		return nil, fmt.Errorf("list the kinds of the server: %w", err)
+	}
 	for _, list := range lists {
 		version, err := schema.ParseGroupVersion(list.GroupVersion)
 		if err != nil {
 			return nil, fmt.Errorf("list the kinds of the server: %w", err)
 		}
 		for _, resource := range list.APIResources {
+			l.names[version.WithResource(resource.Name)] = resource.Kind
 			switch {
 			case !slices.Contains(resource.Verbs, "list"), version.Group == measurements:
 			case resource.Namespaced:
@@ -97,18 +112,12 @@ func (l *Lister) Namespace(ctx context.Context, namespace string) ([]*unstructur
 // List lists the objects of some kinds in a namespace; empty: of the cluster. The
 // error names every kind that could not be listed, and why.
 func (l *Lister) List(ctx context.Context, namespace string, resources ...schema.GroupVersionResource) ([]*unstructured.Unstructured, error) {
-	found := make([][]*unstructured.Unstructured, len(resources))
-	errs := make([]error, len(resources))
-	var group errgroup.Group
-	group.SetLimit(atOnce)
-	for i, resource := range resources {
-		group.Go(func() error {
-			found[i], errs[i] = l.kind(ctx, namespace, resource)
-			return nil
+	found, err := each(resources, func(resource schema.GroupVersionResource) ([]*unstructured.Unstructured, error) {
+		return kind[*unstructured.Unstructured](ctx, l, namespace, resource, func(ctx context.Context, options metav1.ListOptions) (runtime.Object, error) {
+			return l.client.Resource(resource).Namespace(namespace).List(ctx, options)
 		})
-	}
-	_ = group.Wait() // every error is in errs
-	if err := errors.Join(errs...); err != nil {
+	})
+	if err != nil {
 		return nil, err
 	}
 	var out []*unstructured.Unstructured
@@ -125,17 +134,48 @@ func (l *Lister) List(ctx context.Context, namespace string, resources ...schema
 	return out, nil
 }
 
-// kind lists one, page by page.
-func (l *Lister) kind(ctx context.Context, namespace string, resource schema.GroupVersionResource) ([]*unstructured.Unstructured, error) {
+// Metadata lists the metadata of all objects of every kind, wherever they are.
+func (l *Lister) Metadata(ctx context.Context) ([]Kind, error) {
+	return each(slices.Concat(l.wide, l.namespaced), func(resource schema.GroupVersionResource) (Kind, error) {
+		objects, err := kind[*metav1.PartialObjectMetadata](ctx, l, metav1.NamespaceAll, resource, func(ctx context.Context, options metav1.ListOptions) (runtime.Object, error) {
+			return l.metadata.Resource(resource).List(ctx, options)
+		})
+		return Kind{resource, l.names[resource], objects}, err
+	})
+}
+
+// each lists some kinds, a few at a time. All errors are told.
+func each[T any](resources []schema.GroupVersionResource, list func(schema.GroupVersionResource) (T, error)) ([]T, error) {
+	out := make([]T, len(resources))
+	errs := make([]error, len(resources))
+	var group errgroup.Group
+	group.SetLimit(atOnce)
+	for i, resource := range resources {
+		group.Go(func() error {
+			out[i], errs[i] = list(resource)
+			return nil
+		})
+	}
+	_ = group.Wait() // every error is in errs
+	return out, errors.Join(errs...)
+}
+
+// kind lists one, page by page, and each page again while the server is busy.
+func kind[T any](ctx context.Context, l *Lister, namespace string, resource schema.GroupVersionResource, page pager.ListPageFunc) ([]T, error) {
 	pages := pager.New(func(ctx context.Context, options metav1.ListOptions) (runtime.Object, error) {
-		return l.page(ctx, namespace, resource, options)
+		var one runtime.Object
+		err := l.patiently(ctx, func(ctx context.Context) (err error) {
+			one, err = page(ctx, options)
+			return err
+		})
+		return one, err
 	})
 	// Pages that are too old to go on with are asked for anew, as one.
 	list, _, err := pages.List(ctx, metav1.ListOptions{})
 	if err == nil {
-		var out []*unstructured.Unstructured
+		var out []T
 		err = meta.EachListItem(list, func(object runtime.Object) error {
-			o, ok := object.(*unstructured.Unstructured)
+			o, ok := object.(T)
 			if !ok {
 				return fmt.Errorf("found a %T where an object is wanted", object)
 			}
@@ -154,16 +194,6 @@ func (l *Lister) kind(ctx context.Context, namespace string, resource schema.Gro
 		err = errors.Join(err, asked)
 	}
 	return nil, fmt.Errorf("list %s in %q: %w", resource.GroupResource(), namespace, err)
-}
-
-// page asks for one page, and again while the server is busy.
-func (l *Lister) page(ctx context.Context, namespace string, resource schema.GroupVersionResource, options metav1.ListOptions) (*unstructured.UnstructuredList, error) {
-	var page *unstructured.UnstructuredList
-	err := l.patiently(ctx, func(ctx context.Context) (err error) {
-		page, err = l.client.Resource(resource).Namespace(namespace).List(ctx, options)
-		return err
-	})
-	return page, err
 }
 
 // gone says whether the server no longer knows a kind that it had: then there is

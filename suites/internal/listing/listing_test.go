@@ -384,3 +384,28 @@ func TestOneKind(t *testing.T) {
 	g.Expect(err).NotTo(HaveOccurred())
 	g.Expect(found).To(HaveLen(1))
 }
+
+func TestMetadata(t *testing.T) {
+	t.Parallel()
+	g := NewWithT(t)
+	forbidden := false
+	s := &server{instead: func(w http.ResponseWriter, r *http.Request, _ int) bool {
+		return forbidden && r.URL.Path == "/api/v1/secrets" && refuse(w, http.StatusForbidden, metav1.StatusReasonForbidden, "no")
+	}}
+	lister, err := listing.New(start(t, s))
+	g.Expect(err).NotTo(HaveOccurred())
+	kinds, err := lister.Metadata(t.Context())
+	g.Expect(err).NotTo(HaveOccurred())
+	found := map[string]string{}
+	for _, kind := range kinds {
+		for _, object := range kind.Objects {
+			found[kind.Name] = kind.Resource + " " + object.Name
+		}
+	}
+	g.Expect(found).To(Equal(map[string]string{
+		"ConfigMap": "configmaps configmaps", "Secret": "secrets secrets", "Namespace": "namespaces namespaces", "Beetle": "beetles beetles",
+	}))
+	forbidden = true
+	_, err = lister.Metadata(t.Context())
+	g.Expect(err).To(MatchError(ContainSubstring("list secrets")))
+}
