@@ -286,7 +286,11 @@ func (c *flows) flux(object *unstructured.Unstructured) {
 		}
 		field := "spec.ignore"
 		if text("spec", "ignore") == "" {
-			field = "spec.url"
+			// All of a repository is fetched where nobody chose; what is included is
+			// chosen, and a build can read whatever is in its artifact.
+			if field = "spec.url"; !c.built(object) {
+				return
+			}
 		}
 		if c.carries(object, to, AreaArtifact, field, object, "", true) {
 			return
@@ -297,6 +301,13 @@ func (c *flows) flux(object *unstructured.Unstructured) {
 			}
 		}
 	}
+}
+
+// built says whether a Kustomization is built from a source itself.
+func (c *flows) built(source *unstructured.Unstructured) bool {
+	return slices.ContainsFunc(c.Control, func(o *unstructured.Unstructured) bool {
+		return o.GetKind() == "Kustomization" && c.target(o, "spec", "sourceRef") == source
+	})
 }
 
 // target is the source that a reference names; nil where it is not there.

@@ -222,6 +222,8 @@ func TestFlowsOfFiles(t *testing.T) {
 	values := `{kind: GitRepository, metadata: {name: values, namespace: tiger, ` + belongs("tiger") + `}, spec: {ignore: "/*\n!/dev"}}`
 	composed := `{kind: GitRepository, metadata: {name: composed, namespace: tiger, ` + belongs("tiger") + `}, spec: {include: [
 		{repository: {name: values}, fromPath: dev/line-9, toPath: own}, {repository: {name: values}, fromPath: dev/line-7, toPath: more}]}}`
+	whole := `{kind: GitRepository, metadata: {name: values, namespace: tiger, ` + belongs("tiger") + `}, spec: {}}`
+	builds := `{kind: Kustomization, metadata: {name: tiger, namespace: tiger, ` + belongs("tiger") + `}, spec: {path: ./dev/line-9, sourceRef: {kind: GitRepository, name: values}}}`
 	common := `{kind: GitRepository, metadata: {name: everything, namespace: flux-system}}`
 	applies := `{kind: Kustomization, metadata: {name: tiger, namespace: tiger, ` + belongs("tiger") + `}, spec: {path: ./dev/line-7, sourceRef: {kind: GitRepository, name: everything, namespace: flux-system}}}`
 	for _, row := range []struct {
@@ -256,6 +258,12 @@ func TestFlowsOfFiles(t *testing.T) {
 		{"the platform's folder of another's name", []string{values}, map[string][]state.Carried{"values": {platforms(file("values/beetle/d.yaml", "beetle"))}}, "", []string{
 			`artifact: spec.ignore of GitRepository tiger/values: from "beetle" to "tiger": values/beetle/d.yaml`,
 		}},
+		{"a whole repository of which only a part is included", []string{whole, composed}, map[string][]state.Carried{"values": {
+			file("dev/line-9/c.yaml", "tiger"), file("dev/line-6/c.yaml", "beetle"),
+		}}, "", nil},
+		{"a whole repository that is built", []string{whole, builds}, map[string][]state.Carried{"values": {
+			file("dev/line-9/c.yaml", "tiger"), file("dev/line-6/c.yaml", "beetle"),
+		}}, "", []string{`artifact: spec.url of GitRepository tiger/values: from "beetle" to "tiger": dev/line-6/c.yaml`}},
 		{"files that nobody knows", []string{values, composed}, nil, "no folder answers", nil},
 	} {
 		t.Run(row.name, func(t *testing.T) {
