@@ -492,6 +492,9 @@ func (r *Report) policies(in Input) {
 // an example, or that none of its policies has. Of a policy that was not looked at
 // nothing is known.
 func (r *Report) exercised(in Input, t *example.Test) {
+	if slices.ContainsFunc(in.Live.Policies, func(s live.PolicyState) bool { return s.Problem != "" && slices.Contains(t.Policies, s.Policy) }) {
+		return
+	}
 	for _, u := range t.Unexercised {
 		known, used := false, false
 		for _, item := range in.Coverage {
