@@ -5,11 +5,9 @@ import (
 	"encoding/json"
 	"encoding/xml"
 	"errors"
-	"flag"
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -19,14 +17,13 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
 	"github.com/your-org/flux-platform-conformance/suites/internal/check"
+	"github.com/your-org/flux-platform-conformance/suites/internal/golden"
 	"github.com/your-org/flux-platform-conformance/suites/internal/policy/coverage"
 	"github.com/your-org/flux-platform-conformance/suites/internal/policy/example"
 	"github.com/your-org/flux-platform-conformance/suites/internal/policy/live"
 	"github.com/your-org/flux-platform-conformance/suites/internal/policy/offline"
 	"github.com/your-org/flux-platform-conformance/suites/internal/policy/report"
 )
-
-var update = flag.Bool("update", false, "write the golden files anew")
 
 func object(apiVersion, kind, namespace, name string) *unstructured.Unstructured {
 	o := &unstructured.Unstructured{}
@@ -115,24 +112,6 @@ func rich() report.Input {
 	return f.Input
 }
 
-func golden(t *testing.T, name string, content []byte) {
-	t.Helper()
-	file := filepath.Join("testdata", name)
-	if *update {
-		if err := os.MkdirAll("testdata", 0o755); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(file, content, 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	NewWithT(t).Expect(string(content)).To(Equal(string(want)), "run with -update to accept")
-}
-
 func TestWriteText(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {
@@ -148,7 +127,7 @@ func TestWriteText(t *testing.T) {
 			g := NewWithT(t)
 			var text bytes.Buffer
 			g.Expect(report.Make(rich()).WriteText(&text, test.options)).To(Succeed())
-			golden(t, test.file, text.Bytes())
+			golden.Compare(t, test.file, text.Bytes())
 			if !test.options.Colour {
 				g.Expect(text.String()).NotTo(ContainSubstring("\x1b"), "words of a server move no cursor")
 				g.Expect(text.String()).To(HavePrefix("live and offline: 1 unexplained and 1 explained"), "the count heads it, apart from what the API server refuses")
@@ -353,7 +332,7 @@ func TestJUnit(t *testing.T) {
 	g := NewWithT(t)
 	content, err := report.Make(rich()).JUnit()
 	g.Expect(err).NotTo(HaveOccurred())
-	golden(t, "junit.xml", content)
+	golden.Compare(t, "junit.xml", content)
 	for decoder := xml.NewDecoder(bytes.NewReader(content)); ; {
 		_, err := decoder.Token()
 		if errors.Is(err, io.EOF) {
