@@ -142,7 +142,7 @@ func TestRounds(t *testing.T) {
 	}, byFlux) {
 		got = append(got, ids(round))
 	}
-	g.Expect(got).To(Equal([]string{"ATK-F01, ATK-F02", "ATK-F03", "ATK-F04", "ATK-F05"}))
+	g.Expect(got).To(Equal([]string{"ATK-F01, ATK-F02", "ATK-F03", "ATK-F05", "ATK-F04"}))
 }
 
 func TestBeyond(t *testing.T) {

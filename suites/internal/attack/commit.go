@@ -31,7 +31,7 @@ func (r *runner) clean(ctx context.Context) error {
 			if !o.Current() && !o.Suspended {
 				left = append(left, fmt.Sprintf("%s: %s is not ready: %s", s.name, o.Ref, o.Message))
 			}
-			if strings.HasPrefix(o.Name, "atk-") || strings.HasPrefix(o.Name, "chg-") {
+			if ofAttack(o.Name) {
 				left = append(left, fmt.Sprintf("%s: %s is of an attack that was not taken back", s.name, o.Ref))
 			}
 		}
@@ -42,6 +42,12 @@ func (r *runner) clean(ctx context.Context) error {
 	return nil
 }
 
+// ofAttack says whether a Flux object is one that an attack or a change brought, by
+// its name.
+func ofAttack(name string) bool {
+	return strings.HasPrefix(name, "atk-") || strings.HasPrefix(name, "chg-")
+}
+
 // byFlux says whether an attack is a commit whose fate Flux or the layout decides.
 func byFlux(o overlay.Overlay) bool {
 	return commits(o) && o.Attack.Layer != "check" && o.Attack.Layer != "files" && o.Attack.Layer != "network"
@@ -49,22 +55,20 @@ func byFlux(o overlay.Overlay) bool {
 
 // commitAll tries what goes through Git, many at once where they do not meet.
 func (r *runner) commitAll(ctx context.Context, attacks []overlay.Overlay) ([]Verdict, error) {
-	var out []Verdict
-	for _, round := range rounds(attacks, byFlux) {
-		started := time.Now()
-		found, err := r.narrow(ctx, round, r.commitRound)
-		out = append(out, found...)
-		if err != nil {
-			return out, fmt.Errorf("attacks %s: %w", ids(round), err)
-		}
-		r.in.Say("%s: %.0f s", ids(round), time.Since(started).Seconds())
-	}
-	return out, nil
+	return r.chain(ctx, rounds(attacks, byFlux), r.look, r.commitLink, r.remains(attacks), func(ctx context.Context, round []overlay.Overlay) ([]Verdict, error) {
+		return r.narrow(ctx, round, r.commitRound)
+	})
+}
+
+// remains lists what attacks left behind, once all is taken back.
+func (r *runner) remains(attacks []overlay.Overlay) func(before, after looks) []string {
+	attackers := r.attackers(attacks)
+	return func(before, after looks) []string { return left(before, after, attackers) }
 }
 
 // rounds puts each attack that is chosen into the first round in which it meets
 // none, and in which all are of one tenant: what anybody else's objects become is
-// the round's doing.
+// the round's doing. Those that have to be alone come last.
 func rounds(attacks []overlay.Overlay, chosen func(overlay.Overlay) bool) [][]overlay.Overlay {
 	var out [][]overlay.Overlay
 	for _, o := range attacks {
@@ -82,51 +86,76 @@ func rounds(attacks []overlay.Overlay, chosen func(overlay.Overlay) bool) [][]ov
 		}
 		out[i] = append(out[i], o)
 	}
-	return out
+	return append(slices.DeleteFunc(slices.Clone(out), alone), slices.DeleteFunc(out, func(round []overlay.Overlay) bool { return !alone(round) })...)
 }
 
-// commitRound commits attacks, sees what Flux says, takes them back, and does the
-// same with their controls.
+// commitRound commits attacks, sees what Flux says, does the same with their
+// controls, and takes them back.
 func (r *runner) commitRound(ctx context.Context, attacks []overlay.Overlay) ([]Verdict, []string, error) {
 	before, err := r.look(ctx)
 	if err != nil {
 		return nil, nil, err
 	}
-	var verdicts []Verdict
+	on := stage.New(r.in.View)
+	found, _, err := r.commitLink(ctx, on, attacks, before, stirred{})
+	if err = errors.Join(err, on.TakeBack(ctx)); err != nil {
+		return found.verdicts, nil, err
+	}
+	after, err := r.look(ctx)
+	return found.verdicts, append(found.stray, left(before, after, r.attackers(attacks))...), err
+}
+
+// commitLink lays attacks in the place of what lies there, judges them, and puts
+// their controls in their place. It returns how everything is under those.
+func (r *runner) commitLink(ctx context.Context, on *stage.Stage, attacks []overlay.Overlay, before looks, was stirred) (link, looks, error) {
+	out := link{overlays: attacks}
 	for _, o := range attacks {
 		for _, s := range r.of(o) {
-			verdicts = append(verdicts, Verdict{Overlay: o, Environment: s.name})
+			out.verdicts = append(out.verdicts, Verdict{Overlay: o, Environment: s.name})
+		}
+	}
+	controls, err := controlsOf(attacks)
+	if err != nil {
+		return out, nil, err
+	}
+	started := time.Now()
+	settled, err := r.put(ctx, on, attacks)
+	if err != nil {
+		return out, nil, err
+	}
+	during, err := r.look(ctx)
+	if err != nil {
+		return out, nil, err
+	}
+	for i := range out.verdicts {
+		v := &out.verdicts[i]
+		v.Seconds = time.Since(started).Seconds()
+		if err := r.judge(ctx, v, settled[v.Environment]); err != nil {
+			return out, nil, err
 		}
 	}
 	attackers := r.attackers(attacks)
-	controls, err := controlsOf(attacks)
-	if err != nil {
-		return verdicts, nil, err
+	out.stray = append(touched(was.calm(before), was.calm(during), attackers), r.unready(settled, attackers)...)
+	if len(controls) == 0 {
+		return out, during, nil
 	}
-	started := time.Now()
-	stray, err := r.attackThenControl(ctx, attacks, controls, func(settled stage.Settled) ([]string, error) {
-		during, err := r.look(ctx)
-		if err != nil {
-			return nil, err
-		}
-		for i := range verdicts {
-			v := &verdicts[i]
-			v.Seconds = time.Since(started).Seconds()
-			if err := r.judge(ctx, v, settled[v.Environment]); err != nil {
-				return nil, err
-			}
-		}
-		return append(touched(before, during, attackers), r.unready(settled, attackers)...), nil
-	}, func(settled stage.Settled) {
-		for i := range verdicts {
-			r.accepted(&verdicts[i], settled[verdicts[i].Environment])
-		}
-	})
-	if err != nil {
-		return verdicts, nil, err
+	if settled, err = r.put(ctx, on, controls); err != nil {
+		return out, nil, fmt.Errorf("controls: %w", err)
 	}
-	after, err := r.look(ctx)
-	return verdicts, append(stray, left(before, after, attackers)...), err
+	for i := range out.verdicts {
+		r.accepted(&out.verdicts[i], settled[out.verdicts[i].Environment])
+	}
+	now, err := r.look(ctx)
+	return out, now, err
+}
+
+// put lays overlays in the place of what lies there, and waits until Flux has
+// settled.
+func (r *runner) put(ctx context.Context, on *stage.Stage, overlays []overlay.Overlay) (stage.Settled, error) {
+	if err := on.Swap(ctx, overlays...); err != nil {
+		return nil, err
+	}
+	return on.Refresh(ctx)
 }
 
 // controlsOf are the controls of attacks, of those that have one.
@@ -143,65 +172,6 @@ func controlsOf(attacks []overlay.Overlay) ([]overlay.Overlay, error) {
 		out = append(out, control)
 	}
 	return out, nil
-}
-
-// attackThenControl lays attacks over the platform and judges them, puts their
-// controls in their place and judges those, and takes everything back.
-func (r *runner) attackThenControl(ctx context.Context, attacks, controls []overlay.Overlay,
-	judge func(stage.Settled) ([]string, error), accept func(stage.Settled),
-) (stray []string, err error) {
-	on := stage.New(r.in.View)
-	started := time.Now()
-	var judged, accepted time.Time
-	defer func() {
-		back := time.Now()
-		if err = errors.Join(err, on.TakeBack(ctx)); err == nil {
-			r.in.Say("  %.0f s until Flux had settled, %.0f s for the controls, %.0f s to take back",
-				judged.Sub(started).Seconds(), max(0, accepted.Sub(judged).Seconds()), time.Since(back).Seconds())
-		}
-	}()
-	if err := on.Lay(ctx, attacks...); err != nil {
-		return nil, err
-	}
-	settled, err := on.Refresh(ctx)
-	if err != nil {
-		return nil, err
-	}
-	judged = time.Now()
-	if stray, err = judge(settled); err != nil || len(controls) == 0 {
-		return stray, err
-	}
-	if err := on.Swap(ctx, controls...); err != nil {
-		return stray, fmt.Errorf("controls: %w", err)
-	}
-	if settled, err = on.Refresh(ctx); err != nil {
-		return stray, fmt.Errorf("controls: %w", err)
-	}
-	accepted = time.Now()
-	accept(settled)
-	return stray, nil
-}
-
-// onStage lays overlays over the platform, has something done once Flux has
-// settled, and takes them back.
-func (r *runner) onStage(ctx context.Context, overlays []overlay.Overlay, do func(stage.Settled) error) (err error) {
-	on := stage.New(r.in.View)
-	defer func() { err = errors.Join(err, on.TakeBack(ctx)) }()
-	if err := on.Lay(ctx, overlays...); err != nil {
-		return err
-	}
-	var settled stage.Settled
-	if on.Committed() {
-		if settled, err = on.Refresh(ctx); err != nil {
-			return err
-		}
-	}
-	for _, o := range overlays {
-		if err := on.Send(ctx, o); err != nil {
-			return err
-		}
-	}
-	return do(settled)
 }
 
 // unready lists the tenants' Flux objects that an attack of others keeps from

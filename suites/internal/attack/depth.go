@@ -22,6 +22,7 @@ import (
 	"github.com/your-org/flux-platform-conformance/suites/internal/bootstrap"
 	"github.com/your-org/flux-platform-conformance/suites/internal/overlay"
 	"github.com/your-org/flux-platform-conformance/suites/internal/stage"
+	"github.com/your-org/flux-platform-conformance/suites/internal/state"
 )
 
 // Deep is what an attack meets once the layer that it names is off.
@@ -34,7 +35,7 @@ type Deep struct {
 	Next string `json:"next"`
 	// Words are those of the next refusal.
 	Words string `json:"words"`
-	// Still says that what is off stopped it all the same.
+	// Still says that it was stopped in the words of what is off.
 	Still bool `json:"still"`
 }
 
@@ -47,23 +48,98 @@ const offGroup = "flux-platform-conformance:off:"
 // there the policy is off for everybody, one at a time. Everything else is switched
 // off by an overlay.
 func (r *runner) deepen(ctx context.Context, attacks []overlay.Overlay) ([]Deep, error) {
+	before, err := r.look(ctx)
+	if err != nil {
+		return nil, err
+	}
+	out, err := r.switchOff(ctx, attacks)
+	if err != nil {
+		return out, err
+	}
+	// What came through may have taken others' objects along, or have seen to it that
+	// it stays: what attacks applied is removed, and Flux makes anew what is missing.
+	// A layer that was off may be another object with the same content.
+	owners := []string{""}
+	for _, s := range r.sites {
+		for _, t := range s.declared.Tenants {
+			owners = append(owners, t.Name, t.Namespace)
+		}
+	}
+	after, err := r.look(ctx)
+	if err != nil {
+		return out, err
+	}
+	if remaining := left(before, after, owners); len(remaining) > 0 {
+		r.in.Say("put right what came through: %s", strings.Join(remaining, "; "))
+		for _, s := range r.sites {
+			if err := s.sweep(ctx); err != nil {
+				return out, err
+			}
+		}
+		if err := stage.New(r.in.View).Heal(ctx); err != nil {
+			return out, err
+		}
+		if after, err = r.look(ctx); err != nil {
+			return out, err
+		}
+	}
+	if remaining := left(before, after, owners); len(remaining) > 0 {
+		return out, fmt.Errorf("attacks that came through while a layer was off left: %s", strings.Join(remaining, "; "))
+	}
+	return out, nil
+}
+
+// sweep removes what Kustomizations of attacks applied and their removal left.
+func (s *site) sweep(ctx context.Context) error {
+	for _, namespace := range s.namespaces {
+		objects, err := s.lister.Namespace(ctx, namespace)
+		if err != nil {
+			return fmt.Errorf("environment %s: %w", s.name, err)
+		}
+		for _, object := range objects {
+			if !appliedByAttack(object) {
+				continue
+			}
+			if err := client.IgnoreNotFound(s.sender.Admin().Delete(ctx, object)); err != nil {
+				return fmt.Errorf("environment %s: remove %s %s/%s, which an attack left: %w", s.name, object.GetKind(), namespace, object.GetName(), err)
+			}
+		}
+	}
+	return nil
+}
+
+// appliedByAttack says whether a Flux object of an attack applied an object: those
+// are named after it.
+func appliedByAttack(object *unstructured.Unstructured) bool {
+	_, name, _ := strings.Cut(state.Applier(object), "/")
+	return ofAttack(name)
+}
+
+// switchOff switches one layer off after the other.
+func (r *runner) switchOff(ctx context.Context, attacks []overlay.Overlay) ([]Deep, error) {
 	var out []Deep
 	for _, s := range r.sites {
+		started := time.Now()
 		found, err := s.withoutPolicies(ctx, attacks)
+		r.in.Say("%s: %d attacks sent with their policy off in %.0f s", s.name, len(found), time.Since(started).Seconds())
 		out = append(out, found...)
 		if err != nil {
 			return out, fmt.Errorf("environment %s: switch policies off: %w", s.name, err)
 		}
 	}
 	for _, name := range namesOf(attacks, func(o overlay.Overlay) bool { return byFlux(o) && o.Attack.Layer == "policy" }) {
+		started := time.Now()
 		found, err := r.withoutPolicy(ctx, name, attacks)
+		r.in.Say("policy %s off: %d attacks committed in %.0f s", name, len(found), time.Since(started).Seconds())
 		out = append(out, found...)
 		if err != nil {
 			return out, fmt.Errorf("switch the policy %s off: %w", name, err)
 		}
 	}
 	for _, layer := range r.in.Layers {
+		started := time.Now()
 		found, err := r.without(ctx, layer, attacks)
+		r.in.Say("%s, %s %s off: %d attacks in %.0f s", layer.ID, layer.Layer.Kind, layer.Layer.Name, len(found), time.Since(started).Seconds())
 		out = append(out, found...)
 		if err != nil {
 			return out, fmt.Errorf("switch %s off: %w", layer.ID, err)
@@ -134,7 +210,7 @@ func (s *site) exempt(ctx context.Context, name, expression string) (overlay.Sen
 	}
 	sent := overlay.Sent{Object: live.DeepCopy(), Before: live.DeepCopy()}
 	conditions, _, _ := unstructured.NestedSlice(live.Object, "spec", "matchConditions")
-	conditions = append(conditions, map[string]any{"name": "not-switched-off", "expression": expression})
+	conditions = append(conditions, map[string]any{"name": switchedOff, "expression": expression})
 	if err := unstructured.SetNestedSlice(live.Object, conditions, "spec", "matchConditions"); err != nil {
 		return overlay.Sent{}, err
 	}
@@ -260,26 +336,26 @@ func (r *runner) withoutPolicy(ctx context.Context, name string, attacks []overl
 			return nil, err
 		}
 		undo = append(undo, func() error {
-			return overlay.PutBack(context.WithoutCancel(ctx), s.config, []overlay.Sent{sent})
+			back := context.WithoutCancel(ctx)
+			if err := overlay.PutBack(back, s.config, []overlay.Sent{sent}); err != nil {
+				return err
+			}
+			return s.switched(back, name, false)
 		})
-		if err := s.unasked(ctx, name); err != nil {
+		if err := s.switched(ctx, name, true); err != nil {
 			return nil, err
 		}
 	}
 	names := func(o overlay.Overlay) bool { return byFlux(o) && o.Attack.Layer == "policy" && o.Attack.By == name }
-	for _, round := range rounds(attacks, names) {
-		found, err := r.deepRound(ctx, "policy "+name, nil, round)
-		out = append(out, found...)
-		if err != nil {
-			return out, err
-		}
-	}
-	return out, nil
+	return r.deepRounds(ctx, "policy "+name, rounds(attacks, names))
 }
 
-// unasked waits until the webhook of a policy has the condition that keeps it from
-// being asked.
-func (s *site) unasked(ctx context.Context, name string) error {
+// switchedOff names the condition with which a policy is off.
+const switchedOff = "not-switched-off"
+
+// switched waits until the webhook of a policy has the condition that keeps it from
+// being asked, or has it no more.
+func (s *site) switched(ctx context.Context, name string, off bool) error {
 	kind := schema.GroupVersionKind{Group: "admissionregistration.k8s.io", Version: "v1", Kind: "ValidatingWebhookConfigurationList"}
 	err := wait.PollUntilContextTimeout(ctx, askPause, askBefore, true, func(ctx context.Context) (bool, error) {
 		list := &unstructured.UnstructuredList{}
@@ -289,20 +365,29 @@ func (s *site) unasked(ctx context.Context, name string) error {
 		}
 		for _, configuration := range list.Items {
 			webhooks, _, _ := unstructured.NestedSlice(configuration.Object, "webhooks")
-			for _, entry := range webhooks {
-				webhook, _ := entry.(map[string]any)
-				text, _ := webhook["name"].(string)
-				if strings.HasSuffix(text, name) && strings.Contains(fmt.Sprint(webhook["matchConditions"]), "not-switched-off") {
-					return true, nil
-				}
+			if there, known := conditionedOff(webhooks, name); known {
+				return there == off, nil
 			}
 		}
-		return false, nil
+		return !off, nil
 	})
 	if err != nil {
-		return fmt.Errorf("environment %s: the webhook of %s does not take the condition: %w", s.name, name, err)
+		return fmt.Errorf("environment %s: the webhook of %s is not as its policy is (off: %v): %w", s.name, name, off, err)
 	}
 	return nil
+}
+
+// conditionedOff says whether the webhook of a policy has the condition, and whether
+// there is one. A policy without conditions may share a webhook with others: then
+// none is named after it.
+func conditionedOff(webhooks []any, policy string) (off, known bool) {
+	for _, entry := range webhooks {
+		webhook, _ := entry.(map[string]any)
+		if name, _ := webhook["name"].(string); strings.HasSuffix(name, "-"+policy) {
+			return strings.Contains(fmt.Sprint(webhook["matchConditions"]), switchedOff), true
+		}
+	}
+	return false, false
 }
 
 // names says whether an attack names what a switch switches off.
@@ -316,7 +401,7 @@ func (r *runner) names(o overlay.Overlay, off overlay.Switch) bool {
 
 // without lays what switches a layer off over the platform, and tries the attacks
 // that name it.
-func (r *runner) without(ctx context.Context, layer overlay.Overlay, attacks []overlay.Overlay) ([]Deep, error) {
+func (r *runner) without(ctx context.Context, layer overlay.Overlay, attacks []overlay.Overlay) (out []Deep, err error) {
 	var named []overlay.Overlay
 	for _, o := range attacks {
 		if r.names(o, *layer.Layer) && len(r.of(o)) > 0 {
@@ -327,33 +412,12 @@ func (r *runner) without(ctx context.Context, layer overlay.Overlay, attacks []o
 		return nil, nil
 	}
 	off := strings.TrimSpace(layer.Layer.Kind + " " + layer.Layer.Name)
-	var out []Deep
-	rest := rounds(named, byFlux)
-	if sent := slices.DeleteFunc(slices.Clone(named), commits); len(sent) > 0 {
-		found, err := r.sendUnder(ctx, layer, off, sent)
-		out = append(out, found...)
-		if err != nil {
-			return out, err
-		}
-	}
-	for _, round := range rest {
-		found, err := r.deepRound(ctx, off, []overlay.Overlay{layer}, round)
-		out = append(out, found...)
-		if err != nil {
-			return out, err
-		}
-	}
-	return out, nil
-}
-
-// sendUnder sends attacks while what switches a layer off lies on the platform.
-func (r *runner) sendUnder(ctx context.Context, layer overlay.Overlay, off string, attacks []overlay.Overlay) (out []Deep, err error) {
 	on := stage.New(r.in.View)
 	defer func() { err = errors.Join(err, on.TakeBack(ctx)) }()
-	if err := r.layUnder(ctx, on, []overlay.Overlay{layer}); err != nil {
+	if err := r.layUnder(ctx, on, layer); err != nil {
 		return nil, err
 	}
-	for _, o := range attacks {
+	for _, o := range slices.DeleteFunc(slices.Clone(named), commits) {
 		for _, s := range r.of(o) {
 			found, err := s.deepSent(ctx, o, off, layer.Layer.Group)
 			if err != nil {
@@ -362,7 +426,53 @@ func (r *runner) sendUnder(ctx context.Context, layer overlay.Overlay, off strin
 			out = append(out, found)
 		}
 	}
-	return out, nil
+	committed := rounds(named, byFlux)
+	if err := on.Send(ctx, forAccounts(layer, slices.Concat(committed...))); err != nil {
+		return out, err
+	}
+	found, err := r.deepRounds(ctx, off, committed)
+	return append(out, found...), err
+}
+
+// forAccounts are the objects of a layer that is off for a group, for the accounts
+// with which Flux applies attacks: Flux cannot be of a group that is this run's.
+func forAccounts(layer overlay.Overlay, attacks []overlay.Overlay) overlay.Overlay {
+	out := overlay.Overlay{ID: layer.ID, Environments: layer.Environments}
+	seen := map[string]bool{}
+	for _, o := range attacks {
+		if layer.Layer.Group == "" || o.Attack.Where == nil || seen[o.Attack.Where.Namespace] {
+			continue
+		}
+		namespace := o.Attack.Where.Namespace
+		seen[namespace] = true
+		for _, object := range layer.Objects {
+			manifest := object.Manifest.DeepCopy()
+			manifest.Object, _ = renamed(manifest.Object, layer.Layer.Group, "system:serviceaccounts:"+namespace).(map[string]any)
+			manifest.SetName(manifest.GetName() + "-" + namespace)
+			object.Manifest = manifest
+			out.Objects = append(out.Objects, object)
+		}
+	}
+	return out
+}
+
+// renamed puts one text for another wherever it is a whole value.
+func renamed(value any, old, replacement string) any {
+	switch v := value.(type) {
+	case string:
+		if v == old {
+			return replacement
+		}
+	case map[string]any:
+		for key := range v {
+			v[key] = renamed(v[key], old, replacement)
+		}
+	case []any:
+		for i := range v {
+			v[i] = renamed(v[i], old, replacement)
+		}
+	}
+	return value
 }
 
 // deepSent tries objects or reviews while a layer is off.
@@ -387,43 +497,37 @@ func (s *site) deepSent(ctx context.Context, o overlay.Overlay, off, group strin
 	return out, nil
 }
 
-// deepRound commits attacks, on top of what switches a layer off, and sees who
-// stops them then.
-func (r *runner) deepRound(ctx context.Context, off string, under, attacks []overlay.Overlay) (out []Deep, err error) {
+// deepRounds commits attacks on top of what switches a layer off, one round in the
+// place of the other, and sees who stops them then. They are taken back while it is
+// still off: what came through goes the way it came.
+func (r *runner) deepRounds(ctx context.Context, off string, todo [][]overlay.Overlay) (out []Deep, err error) {
 	on := stage.New(r.in.View)
 	defer func() { err = errors.Join(err, on.TakeBack(ctx)) }()
-	if err := r.layUnder(ctx, on, under); err != nil {
-		return nil, err
-	}
-	if err := on.Lay(ctx, attacks...); err != nil {
-		return nil, err
-	}
-	settled, err := on.Refresh(ctx)
-	if err != nil {
-		return nil, err
-	}
-	for _, o := range attacks {
-		if o.Attack.Where == nil {
-			continue
+	for _, attacks := range todo {
+		settled, err := r.put(ctx, on, attacks)
+		if err != nil {
+			return out, err
 		}
-		for _, s := range r.of(o) {
-			deep, err := s.next(o, off, settled[s.name])
-			if err != nil {
-				return out, err
+		for _, o := range attacks {
+			if o.Attack.Where == nil {
+				continue
 			}
-			out = append(out, deep)
+			for _, s := range r.of(o) {
+				deep, err := s.next(o, off, settled[s.name])
+				if err != nil {
+					return out, err
+				}
+				out = append(out, deep)
+			}
 		}
 	}
 	return out, nil
 }
 
-// layUnder lays what switches layers off, and waits until Flux's own controllers
+// layUnder lays what switches a layer off, and waits until Flux's own controllers
 // run as they are then declared.
-func (r *runner) layUnder(ctx context.Context, on *stage.Stage, under []overlay.Overlay) error {
-	if len(under) == 0 {
-		return nil
-	}
-	if err := on.Lay(ctx, under...); err != nil {
+func (r *runner) layUnder(ctx context.Context, on *stage.Stage, layer overlay.Overlay) error {
+	if err := on.Lay(ctx, layer); err != nil {
 		return err
 	}
 	if on.Committed() {
@@ -436,12 +540,7 @@ func (r *runner) layUnder(ctx context.Context, on *stage.Stage, under []overlay.
 			}
 		}
 	}
-	for _, o := range under {
-		if err := on.Send(ctx, o); err != nil {
-			return err
-		}
-	}
-	return nil
+	return on.Send(ctx, layer)
 }
 
 // rolled waits until the Deployments of Flux have no old pods left.
@@ -495,7 +594,8 @@ func (s *site) next(o overlay.Overlay, off string, settled bootstrap.Settlement)
 }
 
 // needless are the policies of the platform, and the flags and other layers that
-// can be switched off, that no attack names.
+// can be switched off, that no attack names. Those that change or make objects and
+// refuse none can be named by no attack, and are listed as what they are.
 func (r *runner) needless(all []overlay.Overlay) []string {
 	needed := map[string]bool{}
 	for _, o := range all {
@@ -506,8 +606,12 @@ func (r *runner) needless(all []overlay.Overlay) []string {
 	missing := map[string]bool{}
 	for _, s := range r.sites {
 		for _, p := range s.declared.Policies {
-			if p.GetKind() == policyKind.Kind && !needed[p.GetName()] {
+			switch {
+			case needed[p.GetName()]:
+			case p.GetKind() == policyKind.Kind:
 				missing["policy "+p.GetName()] = true
+			default:
+				missing[fmt.Sprintf("policy %s (a %s: it refuses nothing)", p.GetName(), p.GetKind())] = true
 			}
 		}
 	}

@@ -21,68 +21,80 @@ const judgeTries = 3
 // tries.
 func (r *runner) judgeAll(ctx context.Context, attacks []overlay.Overlay) ([]Verdict, error) {
 	seen := func(o overlay.Overlay) bool { return o.Attack.Layer == "check" }
-	var out []Verdict
-	for _, round := range rounds(attacks, seen) {
-		started := time.Now()
-		found, err := r.narrow(ctx, round, r.judgeRound)
-		out = append(out, found...)
-		if err != nil {
-			return out, fmt.Errorf("attacks %s: %w", ids(round), err)
-		}
-		r.in.Say("%s: %.0f s", ids(round), time.Since(started).Seconds())
+	todo := rounds(attacks, seen)
+	alone := func(ctx context.Context, round []overlay.Overlay) ([]Verdict, error) {
+		return r.narrow(ctx, round, r.judgeRound)
+	}
+	out, err := r.chain(ctx, todo, r.look, r.judgeLink, r.remains(slices.Concat(todo...)), alone)
+	if err != nil {
+		return out, err
 	}
 	found, err := r.network(ctx, attacks)
 	return append(out, found...), err
 }
 
-// judgeRound lays attacks over the platform and has the checks judged that must
-// fail.
+// judgeRound lays attacks over the platform, has the checks judged that must fail,
+// and takes them back.
 func (r *runner) judgeRound(ctx context.Context, attacks []overlay.Overlay) ([]Verdict, []string, error) {
-	if r.in.Judge == nil {
-		return nil, nil, errors.New("there is nobody to judge checks")
-	}
 	before, err := r.look(ctx)
 	if err != nil {
 		return nil, nil, err
 	}
-	var verdicts []Verdict
+	on := stage.New(r.in.View)
+	out, _, err := r.judgeLink(ctx, on, attacks, before, stirred{})
+	if err = errors.Join(err, on.TakeBack(ctx)); err != nil {
+		return out.verdicts, nil, err
+	}
+	after, err := r.look(ctx)
+	return out.verdicts, append(out.stray, left(before, after, r.attackers(attacks))...), err
+}
+
+// judgeLink lays attacks in the place of what lies there, and has the checks judged
+// that must fail.
+func (r *runner) judgeLink(ctx context.Context, on *stage.Stage, attacks []overlay.Overlay, before looks, _ stirred) (link, looks, error) {
+	out := link{overlays: attacks}
+	if r.in.Judge == nil {
+		return out, nil, errors.New("there is nobody to judge checks")
+	}
 	var checks, environments []string
 	for _, o := range attacks {
 		checks = append(checks, o.Attack.By)
 		for _, s := range r.of(o) {
-			verdicts = append(verdicts, Verdict{Overlay: o, Environment: s.name})
+			out.verdicts = append(out.verdicts, Verdict{Overlay: o, Environment: s.name})
 			if !slices.Contains(environments, s.name) {
 				environments = append(environments, s.name)
 			}
 		}
 	}
-	attackers := r.attackers(attacks)
 	started := time.Now()
-	var stray []string
-	err = r.onStage(ctx, attacks, func(settled stage.Settled) error {
-		stray = r.unready(settled, attackers)
-		for try := 1; ; try++ {
-			outcomes, err := r.in.Judge(ctx, fmt.Sprintf("%s-%d-%d", attacks[0].ID, len(attacks), try), checks, environments)
-			if err != nil {
-				return err
-			}
-			open := 0
-			for i := range verdicts {
-				v := &verdicts[i]
-				v.Problems, v.Seconds = nil, time.Since(started).Seconds()
-				sees(v, outcomes)
-				open += len(v.Problems)
-			}
-			if open == 0 || try == judgeTries {
-				return nil
-			}
-		}
-	})
+	settled, err := r.put(ctx, on, attacks)
 	if err != nil {
-		return verdicts, nil, err
+		return out, nil, err
 	}
-	after, err := r.look(ctx)
-	return verdicts, append(stray, left(before, after, attackers)...), err
+	for _, o := range attacks {
+		if err := on.Send(ctx, o); err != nil {
+			return out, nil, err
+		}
+	}
+	out.stray = r.unready(settled, r.attackers(attacks))
+	laid := time.Now()
+	for try := 1; ; try++ {
+		outcomes, err := r.in.Judge(ctx, fmt.Sprintf("%s-%d-%d-%d", attacks[0].ID, len(attacks), try, started.UnixNano()), checks, environments)
+		if err != nil {
+			return out, nil, err
+		}
+		open := 0
+		for i := range out.verdicts {
+			v := &out.verdicts[i]
+			v.Problems, v.Seconds = nil, time.Since(started).Seconds()
+			sees(v, outcomes)
+			open += len(v.Problems)
+		}
+		if open == 0 || try == judgeTries {
+			r.in.Say("  %.0f s until Flux had settled, judged %d times in %.0f s", laid.Sub(started).Seconds(), try, time.Since(laid).Seconds())
+			return out, before, nil
+		}
+	}
 }
 
 // sees says whether a check that must fail does, in the words that it must use.

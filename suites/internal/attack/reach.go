@@ -2,6 +2,7 @@ package attack
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -15,46 +16,36 @@ import (
 // ofPlatform is how an extent names what is no tenant's.
 const ofPlatform = "platform"
 
-// changeAll makes each change alone, and sees which objects of whom are other than
-// before.
+// changeAll makes one change after the other, and sees which objects of whom are
+// other than before.
 func (r *runner) changeAll(ctx context.Context, changes []overlay.Overlay) ([]Verdict, error) {
-	var out []Verdict
+	var todo [][]overlay.Overlay
+	var owners []string
 	for _, o := range changes {
-		if len(r.of(o)) == 0 {
-			continue
+		if len(r.of(o)) > 0 {
+			todo = append(todo, []overlay.Overlay{o})
+			owners = append(owners, r.owners(o.Change)...)
 		}
-		started := time.Now()
-		found, err := r.change(ctx, o)
-		out = append(out, found...)
-		if err != nil {
-			return out, fmt.Errorf("change %s: %w", o.ID, err)
-		}
-		r.in.Say("%s: %.0f s", o.ID, time.Since(started).Seconds())
 	}
-	return out, nil
+	remains := func(before, after looks) []string { return left(before, after, owners) }
+	alone := func(ctx context.Context, one []overlay.Overlay) ([]Verdict, error) { return r.change(ctx, one[0]) }
+	return r.chain(ctx, todo, r.lookAround, r.changeLink, remains, alone)
 }
 
 // change makes one, behind what has to come first, and sees that nothing is left of
 // either.
 func (r *runner) change(ctx context.Context, o overlay.Overlay) ([]Verdict, error) {
-	before, err := r.lookBy(ctx, (*site).lookAround)
+	before, err := r.lookAround(ctx)
 	if err != nil {
 		return nil, err
 	}
-	var out []Verdict
-	if first := o.Change.First; len(first) == 0 {
-		out, err = r.reach(ctx, o)
-	} else {
-		prior := overlay.Overlay{ID: o.ID, Environments: o.Environments, Patches: first}
-		err = r.onStage(ctx, []overlay.Overlay{prior}, func(stage.Settled) (err error) {
-			out, err = r.reach(ctx, o)
-			return err
-		})
-	}
-	if err != nil {
+	on := stage.New(r.in.View)
+	found, _, err := r.changeLink(ctx, on, []overlay.Overlay{o}, before, stirred{})
+	out := found.verdicts
+	if err = errors.Join(err, on.TakeBack(ctx)); err != nil {
 		return out, err
 	}
-	after, err := r.lookBy(ctx, (*site).lookAround)
+	after, err := r.lookAround(ctx)
 	if err != nil {
 		return out, err
 	}
@@ -68,43 +59,61 @@ func (r *runner) change(ctx context.Context, o overlay.Overlay) ([]Verdict, erro
 	return out, nil
 }
 
-// reach lays a change over the platform as it is, and sees what it reaches.
-func (r *runner) reach(ctx context.Context, o overlay.Overlay) ([]Verdict, error) {
-	before, err := r.lookBy(ctx, (*site).lookAround)
-	if err != nil {
-		return nil, err
+// changeLink lays a change in the place of what lies there, behind what has to come
+// first, and sees what it reaches.
+func (r *runner) changeLink(ctx context.Context, on *stage.Stage, one []overlay.Overlay, before looks, was stirred) (link, looks, error) {
+	o := one[0]
+	out := link{overlays: one}
+	if first := o.Change.First; len(first) > 0 {
+		if _, err := r.put(ctx, on, []overlay.Overlay{{ID: o.ID, Environments: o.Environments, Patches: first}}); err != nil {
+			return out, nil, err
+		}
+		var err error
+		if before, err = r.lookAround(ctx); err != nil {
+			return out, nil, err
+		}
+		was = stirred{}
+	} else if err := on.Swap(ctx); err != nil {
+		return out, nil, err
 	}
-	var out []Verdict
 	started := time.Now()
-	err = r.onStage(ctx, []overlay.Overlay{o}, func(settled stage.Settled) error {
-		during, err := r.lookBy(ctx, (*site).lookAround)
-		if err != nil {
-			return err
-		}
-		for _, s := range r.sites {
-			changes := state.Changes(before[s.name], during[s.name])
-			if !o.In(s.name) {
-				for _, change := range changes {
-					out = append(out, Verdict{Overlay: o, Environment: s.name, Problems: []string{change.String() + ", in an environment that it must not reach"}})
-				}
-				continue
+	if err := on.Lay(ctx, o); err != nil {
+		return out, nil, err
+	}
+	settled, err := on.Refresh(ctx)
+	if err == nil {
+		err = on.Send(ctx, o)
+	}
+	if err != nil {
+		return out, nil, err
+	}
+	during, err := r.lookAround(ctx)
+	if err != nil {
+		return out, nil, err
+	}
+	calm, now := was.calm(before), was.calm(during)
+	for _, s := range r.sites {
+		changes := state.Changes(calm[s.name], now[s.name])
+		if !o.In(s.name) {
+			for _, change := range changes {
+				out.verdicts = append(out.verdicts, Verdict{Overlay: o, Environment: s.name, Problems: []string{change.String() + ", in an environment that it must not reach"}})
 			}
-			v := Verdict{Overlay: o, Environment: s.name, Seconds: time.Since(started).Seconds()}
-			v.By = reached(changes)
-			v.Problems = beyond(o.Change, s.name, changes)
-			if where := o.Change.Where; where != nil {
-				object, there := found(where, settled[s.name])
-				if text := object.Reason + ": " + object.Message; !there || !strings.Contains(text, o.Change.Says) {
-					v.problem("%s must say %q: %s", where, o.Change.Says, text)
-				}
-			} else if !settled[s.name].Ready() && o.Touches() != nil {
-				v.problem("not all became ready: %s", strings.Join(settled[s.name].Chain, "; "))
-			}
-			out = append(out, v)
+			continue
 		}
-		return nil
-	})
-	return out, err
+		v := Verdict{Overlay: o, Environment: s.name, Seconds: time.Since(started).Seconds()}
+		v.By = reached(changes)
+		v.Problems = beyond(o.Change, s.name, changes)
+		if where := o.Change.Where; where != nil {
+			object, there := found(where, settled[s.name])
+			if text := object.Reason + ": " + object.Message; !there || !strings.Contains(text, o.Change.Says) {
+				v.problem("%s must say %q: %s", where, o.Change.Says, text)
+			}
+		} else if !settled[s.name].Ready() {
+			v.problem("not all became ready: %s", strings.Join(settled[s.name].Chain, "; "))
+		}
+		out.verdicts = append(out.verdicts, v)
+	}
+	return out, during, nil
 }
 
 // owners are the tenants that a change may reach, and their control namespaces;

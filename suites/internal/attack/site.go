@@ -145,6 +145,11 @@ type looks map[string]state.Snapshot
 // look takes down all environments.
 func (r *runner) look(ctx context.Context) (looks, error) { return r.lookBy(ctx, (*site).look) }
 
+// lookAround takes down all that changes may reach.
+func (r *runner) lookAround(ctx context.Context) (looks, error) {
+	return r.lookBy(ctx, (*site).lookAround)
+}
+
 func (r *runner) lookBy(ctx context.Context, look func(*site, context.Context) (state.Snapshot, error)) (looks, error) {
 	out := looks{}
 	for _, s := range r.sites {
@@ -190,15 +195,14 @@ func ofAttacker(object string, attackers []string) bool {
 // were not: names and contents. What was replaced and put back has another UID and
 // other pods.
 func left(before, after looks, attackers []string) []string {
-	loose := func(snapshot state.Snapshot) state.Snapshot {
+	theirs := func(snapshot state.Snapshot) state.Snapshot {
 		out := state.Snapshot{}
 		for name, recorded := range snapshot {
 			if slices.Contains(attackers, recorded.Owner) || ofAttacker(name, attackers) {
 				if recorded.Derived || follows(name, recorded.Owner) {
 					continue
 				}
-				recorded.UID, recorded.Generation = "", 0
-				recorded = recorded.Without(assigned...)
+				recorded = loose(recorded)
 			}
 			out[name] = recorded
 		}
@@ -206,11 +210,17 @@ func left(before, after looks, attackers []string) []string {
 	}
 	var out []string
 	for _, environment := range slices.Sorted(maps.Keys(before)) {
-		for _, change := range state.Changes(loose(before[environment]), loose(after[environment])) {
+		for _, change := range state.Changes(theirs(before[environment]), theirs(after[environment])) {
 			out = append(out, environment+": "+change.String())
 		}
 	}
 	return out
+}
+
+// loose is what is the same of an object that was made anew, or changed and put back.
+func loose(recorded state.Recorded) state.Recorded {
+	recorded.UID, recorded.Generation = "", 0
+	return recorded.Without(assigned...)
 }
 
 // assigned are the fields that the cluster chooses anew for what is made anew.

@@ -63,6 +63,8 @@ type passage struct {
 	// kinds are those that members are of; nil: not known yet. What comes to be
 	// meanwhile reconciles without being asked.
 	kinds map[string]bool
+	// revisions are those of the sources in the beginning.
+	revisions map[Ref]string
 }
 
 // request is what one object was asked for.
@@ -70,7 +72,14 @@ type request struct {
 	token string
 	// fresh tells that a health check seen now began after the request.
 	fresh bool
+	// revision is what it applies without being asked, and since when that is
+	// awaited; empty: it was asked.
+	revision string
+	since    time.Time
 }
+
+// startWithin is how long a Kustomization may take to begin by itself.
+const startWithin = 3 * time.Second
 
 // step asks those whose turn has come.
 func (p *passage) step(ctx context.Context) (bool, error) {
@@ -79,9 +88,17 @@ func (p *passage) step(ctx context.Context) (bool, error) {
 		return false, nil //nolint:nilerr // the API server may be busy; the timeout decides
 	}
 	members := p.members(objects)
+	if p.revisions == nil {
+		p.revisions = map[Ref]string{}
+		for _, o := range members {
+			p.revisions[o.Ref] = o.Revision
+		}
+	}
 	p.kinds = map[string]bool{}
+	index := map[Ref]Object{}
 	for _, o := range members {
 		p.kinds[o.Kind] = true
+		index[o.Ref] = o
 	}
 	for _, o := range members {
 		if r := p.asked[o.Ref]; r != nil && !p.acted[o.Ref] && r.done(o) {
@@ -92,8 +109,17 @@ func (p *passage) step(ctx context.Context) (bool, error) {
 	before := upstream(members)
 	asked, pending := false, false
 	for _, o := range p.waiting {
+		r := p.asked[o.Ref]
 		switch {
-		case p.asked[o.Ref] != nil:
+		case r != nil && r.late(o):
+			if err := p.ask(ctx, o); err != nil {
+				return false, err
+			}
+			asked = true
+		case r != nil:
+			pending = true
+		case p.begins(o, before[o.Ref], index) != "":
+			p.asked[o.Ref] = &request{revision: p.begins(o, before[o.Ref], index), since: time.Now()}
 			pending = true
 		case !slices.ContainsFunc(before[o.Ref], func(ref Ref) bool { return !p.acted[ref] }):
 			if err := p.ask(ctx, o); err != nil {
@@ -119,10 +145,33 @@ func (p *passage) ask(ctx context.Context, o Object) error {
 	return err
 }
 
+// begins is the revision that a Kustomization applies without being asked, since
+// its source has another one than in the beginning: Flux is told of that, and asking
+// would have it apply everything twice. Empty: it has to be asked, because what it
+// draws on is composed, which a revision does not tell, or because others act first.
+func (p *passage) begins(o Object, before []Ref, index map[Ref]Object) string {
+	if o.Kind != "Kustomization" || len(before) != 1 || before[0].Kind == "Kustomization" || !p.acted[before[0]] {
+		return ""
+	}
+	source := index[before[0]]
+	if len(source.WaitsFor) > 0 || source.Ready != "True" || source.Revision == p.revisions[source.Ref] {
+		return ""
+	}
+	return source.Revision
+}
+
+// late says whether a Kustomization should have begun by itself, and did not.
+func (r *request) late(o Object) bool {
+	return r.token == "" && o.Revision != r.revision && time.Since(r.since) > startWithin
+}
+
 // done says whether an object has acted on the request: its status repeats the
 // token, or it has applied everything and waits for health, which is Settle's to
 // await. A health check that was under way before says nothing.
 func (r *request) done(o Object) bool {
+	if r.token == "" {
+		return o.Revision == r.revision && (o.Ready == "True" || o.Ready == "False" || checksHealth(o))
+	}
 	if o.Handled >= r.token {
 		return true
 	}

@@ -28,6 +28,9 @@ type server struct {
 	asked []string
 	// become is what the status of an object is once it was asked, by its name.
 	become map[string]string
+	// revision is what a source has fetched once it was asked, by its name; begins
+	// names the Kustomization that then applies it by itself.
+	revision, begins map[string]string
 }
 
 func serve(t *testing.T, objects ...string) *server {
@@ -72,6 +75,22 @@ func (s *server) patch(ctx context.Context, c client.WithWatch, object client.Ob
 	}
 	fields["conditions"] = []any{map[string]any{"type": "Ready", "status": ready, "reason": reason, "message": message}}
 	live.Object["status"] = fields
+	if revision := s.revision[object.GetName()]; revision != "" {
+		fields["artifact"] = map[string]any{"revision": revision}
+		if name := s.begins[object.GetName()]; name != "" {
+			applier := &unstructured.Unstructured{}
+			applier.SetAPIVersion("kustomize.toolkit.fluxcd.io/v1")
+			applier.SetKind("Kustomization")
+			if err := c.Get(ctx, client.ObjectKey{Namespace: object.GetNamespace(), Name: name}, applier); err != nil {
+				return err
+			}
+			status, _ := applier.Object["status"].(map[string]any)
+			status["lastAttemptedRevision"] = revision
+			if err := c.Update(ctx, applier); err != nil {
+				return err
+			}
+		}
+	}
 	return c.Update(ctx, live)
 }
 
@@ -375,6 +394,41 @@ func TestRefreshAsksInOrder(t *testing.T) {
 			got, err := Refresh(t.Context(), SettleInput{Client: s, Timeout: time.Minute, Stall: time.Minute}, test.changed)
 			g.Expect(err).NotTo(HaveOccurred())
 			g.Expect(got.Ready()).To(BeTrue())
+			g.Expect(s.asked).To(Equal(test.want))
+		})
+	}
+}
+
+// A Kustomization is told of its source's new revision by Flux itself: asking would
+// have it apply everything twice. Where the revision stays, or does not tell all, it
+// is asked.
+func TestRefreshLeavesAloneWhatBeginsByItself(t *testing.T) {
+	for _, test := range []struct {
+		name, revision string
+		begins         bool
+		include        string
+		want           []string
+	}{
+		{"a new revision", "main@sha1:2", true, "", []string{"root"}},
+		{"the revision that it had", "main@sha1:1", true, "", []string{"root", "flux-system"}},
+		{"a revision that is composed", "main@sha1:2", true, "include: [{repository: {name: other}}], ", []string{"root", "flux-system"}},
+		{"a new revision that nobody applies", "main@sha1:2", false, "", []string{"root", "flux-system"}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			g := NewWithT(t)
+			first := strings.Replace(ready, "status: {", "status: {artifact: {revision: 'main@sha1:1'}, ", 1)
+			s := serve(t,
+				strings.Replace(repository("root", first), "spec: {", "spec: {"+test.include, 1),
+				repository("other", ready),
+				kustomizationOf("flux-system", fromRoot, strings.Replace(ready, "status: {", "status: {lastAttemptedRevision: 'main@sha1:1', ", 1)),
+			)
+			s.become["root"], s.become["flux-system"] = "Succeeded: done", "Succeeded: done"
+			s.revision = map[string]string{"root": test.revision}
+			if test.begins {
+				s.begins = map[string]string{"root": "flux-system"}
+			}
+			in := SettleInput{Client: s, Timeout: time.Minute, Stall: time.Minute}
+			g.Expect(Propagate(t.Context(), in, func(url string) bool { return strings.HasSuffix(url, "/root") })).To(Succeed())
 			g.Expect(s.asked).To(Equal(test.want))
 		})
 	}

@@ -425,6 +425,18 @@ func stopAttachment(result attack.Result) (check.Attachment, error) {
 	return check.Attachment{Name: "attacks", Content: data}, nil
 }
 
+// mostWords bounds how much of a refusal a line of a table shows, in letters.
+const mostWords = 120
+
+// ending is the end of a refusal, where its cause stands, in one line.
+func ending(words string) string {
+	letters := []rune(strings.Join(strings.Fields(words), " "))
+	if len(letters) <= mostWords {
+		return string(letters)
+	}
+	return "…" + string(letters[len(letters)-mostWords:])
+}
+
 // depthAttachment is what attacks meet once a layer is off, for machines and as a
 // table for people.
 func depthAttachment(result attack.Result) (check.Attachment, error) {
@@ -441,7 +453,12 @@ func depthAttachment(result attack.Result) (check.Attachment, error) {
 	for _, d := range result.Depth {
 		next := cmp.Or(d.Next, "NOTHING")
 		if d.Still {
-			next += " (what was switched off stops it still)"
+			next += " (in the words of what was switched off)"
+		}
+		// Of these the name alone does not say whether they would catch it elsewhere: a
+		// source may not be there, or not be reached from here.
+		if d.Next == "flux" || d.Next == "build" {
+			next += ": " + ending(check.Redact(d.Words))
 		}
 		fmt.Fprintf(table, "%s\t%s\t%s\t%s\n", d.Off, d.Attack, d.Environment, next)
 	}

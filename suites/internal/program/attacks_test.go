@@ -2,10 +2,12 @@ package program
 
 import (
 	"os"
+	"strings"
 	"testing"
 
 	. "github.com/onsi/gomega"
 
+	"github.com/your-org/flux-platform-conformance/suites/internal/attack"
 	"github.com/your-org/flux-platform-conformance/suites/internal/bringup"
 )
 
@@ -23,4 +25,22 @@ func TestCatalogueFits(t *testing.T) {
 	if err := p.examine(found, read); err != nil {
 		t.Fatal(err)
 	}
+}
+
+func TestDepthTable(t *testing.T) {
+	g := NewWithT(t)
+	a, err := depthAttachment(attack.Result{
+		Depth: []attack.Deep{
+			{Off: "policy p", Attack: "ATK-N01", Environment: "dev"},
+			{Off: "rbac", Attack: "ATK-N08", Environment: "dev", Next: "policy q", Words: "Policy q failed: no"},
+			{Off: "flag --f", Attack: "ATK-F06", Environment: "dev", Next: "build", Still: true, Words: "BuildFailed: " + strings.Repeat("accumulating ", 20) + "\nCould not resolve host"},
+		},
+		Needless: []string{"policy idle"},
+	})
+	g.Expect(err).NotTo(HaveOccurred())
+	lines := strings.Split(a.Text, "\n")
+	g.Expect(lines[1]).To(HaveSuffix("NOTHING"))
+	g.Expect(lines[2]).To(HaveSuffix("policy q"))
+	g.Expect(lines[3]).To(And(ContainSubstring("build (in the words of what was switched off): …"), HaveSuffix("accumulating Could not resolve host")), "the cause, in one line")
+	g.Expect(lines[4]).To(Equal("no attack needs policy idle"))
 }

@@ -25,9 +25,12 @@ import (
 // Stage is what lies over the platform of a session at the moment.
 type Stage struct {
 	view *bringup.View
-	// before are the revisions to go back to, by repository.
+	// before are the revisions to go back to, of the repositories in which commits
+	// lie.
 	before map[string]string
-	sent   []sentTo
+	// moved are the repositories of which Flux has not been shown what lies there now.
+	moved map[string]bool
+	sent  []sentTo
 }
 
 // sentTo are the objects that were sent to one cluster.
@@ -37,7 +40,9 @@ type sentTo struct {
 }
 
 // New is a stage on which nothing lies.
-func New(view *bringup.View) *Stage { return &Stage{view: view, before: map[string]string{}} }
+func New(view *bringup.View) *Stage {
+	return &Stage{view: view, before: map[string]string{}, moved: map[string]bool{}}
+}
 
 // Lay commits the files of overlays, one after the other.
 func (s *Stage) Lay(ctx context.Context, overlays ...overlay.Overlay) error {
@@ -51,6 +56,7 @@ func (s *Stage) Lay(ctx context.Context, overlays ...overlay.Overlay) error {
 			if err != nil {
 				return err
 			}
+			s.moved[name] = true
 			if s.before[name] == "" {
 				s.before[name] = revision
 			}
@@ -59,13 +65,31 @@ func (s *Stage) Lay(ctx context.Context, overlays ...overlay.Overlay) error {
 	return nil
 }
 
-// Swap takes the commits back and lays others in their place, without having Flux
-// look in between.
+// Swap takes back what lies on the stage and lays the files of others in its place,
+// without having Flux look in between.
 func (s *Stage) Swap(ctx context.Context, overlays ...overlay.Overlay) error {
-	if err := s.reset(ctx); err != nil {
+	if err := errors.Join(s.revert(ctx), s.reset(ctx)); err != nil {
 		return err
 	}
 	return s.Lay(ctx, overlays...)
+}
+
+// revert puts back the objects that were sent. Flux has to look at everything that
+// may have been changed meanwhile.
+func (s *Stage) revert(ctx context.Context) error {
+	var errs []error
+	for _, sent := range slices.Backward(s.sent) {
+		errs = append(errs, overlay.Revert(ctx, sent.config, sent.objects))
+	}
+	if len(s.sent) > 0 {
+		for _, name := range overlay.Repositories {
+			if _, served := s.view.State.Repository(name); served {
+				s.moved[name] = true
+			}
+		}
+	}
+	s.sent = nil
+	return errors.Join(errs...)
 }
 
 // reset moves the repositories back to where they were.
@@ -73,8 +97,12 @@ func (s *Stage) reset(ctx context.Context) error {
 	var errs []error
 	for name, revision := range s.before {
 		repository, _ := s.view.State.Repository(name)
-		_, err := source.Reset(ctx, repository.Bare, repository.Branch, revision, repository.Tags...)
-		errs = append(errs, err)
+		s.moved[name] = true
+		if _, err := source.Reset(ctx, repository.Bare, repository.Branch, revision, repository.Tags...); err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		delete(s.before, name)
 	}
 	return errors.Join(errs...)
 }
@@ -120,17 +148,21 @@ func (s Settled) Ready() bool {
 // Refresh makes Flux look again at what draws on the sources that have changed,
 // and says how it settled.
 func (s *Stage) Refresh(ctx context.Context) (Settled, error) {
-	return s.refresh(ctx, s.touched())
+	settled, err := s.refresh(ctx, s.touched())
+	if err == nil {
+		clear(s.moved)
+	}
+	return settled, err
 }
 
-// touched says which sources may have changed: those of the repositories that have
-// a commit more, and all where an object was edited in the cluster, which its
+// touched says which sources may have changed: those of the repositories that were
+// moved since Flux last looked, and all where an object was edited in the cluster, which its
 // Kustomization has to put right.
 func (s *Stage) touched() func(string) bool {
 	if len(s.sent) > 0 {
 		return s.view.Changeable
 	}
-	names := slices.Collect(maps.Keys(s.before))
+	names := slices.Collect(maps.Keys(s.moved))
 	return func(address string) bool {
 		return slices.ContainsFunc(names, func(name string) bool {
 			repository, _ := s.view.State.Repository(name)
@@ -167,24 +199,29 @@ func (s *Stage) refresh(ctx context.Context, changed func(string) bool) (Settled
 	return out, group.Wait()
 }
 
+// Heal has Flux put right what is not as the repositories declare it, and waits until
+// it has.
+func (s *Stage) Heal(ctx context.Context) error {
+	settled, err := s.refresh(ctx, s.view.Changeable)
+	if err == nil && !settled.Ready() {
+		err = errors.New("the platform does not become ready again")
+	}
+	return err
+}
+
 // TakeBack removes everything from the stage and waits until the platform is ready
 // again. It does so also when ctx is done: what stays would be taken for the
 // platform by whoever comes next.
 func (s *Stage) TakeBack(ctx context.Context) error {
 	back := context.WithoutCancel(ctx)
-	changed := s.touched()
-	var errs []error
-	for _, sent := range slices.Backward(s.sent) {
-		errs = append(errs, overlay.Revert(back, sent.config, sent.objects))
-	}
-	errs = append(errs, s.reset(back))
-	if len(s.sent)+len(s.before) > 0 {
-		settled, err := s.refresh(back, changed)
+	errs := []error{s.revert(back), s.reset(back)}
+	if len(s.moved) > 0 {
+		settled, err := s.refresh(back, s.touched())
 		if err == nil && !settled.Ready() {
 			err = errors.New("the platform does not become ready again once the overlay is taken back")
 		}
 		errs = append(errs, err)
 	}
-	s.before, s.sent = map[string]string{}, nil
+	s.before, s.moved = map[string]string{}, map[string]bool{}
 	return errors.Join(errs...)
 }
