@@ -112,10 +112,12 @@ func (s *site) inForce(ctx context.Context, timeout time.Duration, sent []overla
 		for _, one := range sent {
 			live := one.Object.DeepCopy()
 			err := s.sender.Admin().Get(ctx, client.ObjectKeyFromObject(live), live)
-			if apierrors.IsNotFound(err) {
-				continue
-			}
-			if err == nil {
+			switch {
+			case apierrors.IsNotFound(err) && one.Before != nil:
+				last, err = s.staying(ctx, one.Before)
+			case apierrors.IsNotFound(err):
+				last, err = "", nil
+			case err == nil:
 				last, err = s.pending(ctx, live)
 			}
 			if err != nil || last != "" {
@@ -143,23 +145,44 @@ func (s *site) pending(ctx context.Context, live *unstructured.Unstructured) (st
 	if !found {
 		wanted = 1
 	}
-	labels, _, _ := unstructured.NestedStringMap(live.Object, "spec", "selector", "matchLabels")
-	pods := &corev1.PodList{}
-	if err := s.sender.Admin().List(ctx, pods, client.InNamespace(live.GetNamespace()), client.MatchingLabels(labels)); err != nil {
-		return "", fmt.Errorf("list the pods of %s: %w", what, err)
+	pods, err := s.pods(ctx, live)
+	if err != nil {
+		return "", err
 	}
 	ready := 0
-	for _, pod := range pods.Items {
+	for _, pod := range pods {
 		if slices.ContainsFunc(pod.Status.Conditions, func(c corev1.PodCondition) bool {
 			return c.Type == corev1.PodReady && c.Status == corev1.ConditionTrue
 		}) {
 			ready++
 		}
 	}
-	if len(pods.Items) != int(wanted) || ready != len(pods.Items) {
-		return fmt.Sprintf("%s has %d pods, %d of them ready, and asks for %d", what, len(pods.Items), ready, wanted), nil
+	if len(pods) != int(wanted) || ready != len(pods) {
+		return fmt.Sprintf("%s has %d pods, %d of them ready, and asks for %d", what, len(pods), ready, wanted), nil
 	}
 	return "", nil
+}
+
+// staying says what of an object that was deleted is still there.
+func (s *site) staying(ctx context.Context, gone *unstructured.Unstructured) (string, error) {
+	if gone.GetKind() != "Deployment" {
+		return "", nil
+	}
+	pods, err := s.pods(ctx, gone)
+	if err != nil || len(pods) == 0 {
+		return "", err
+	}
+	return fmt.Sprintf("Deployment %s/%s is gone, and %d of its pods are not", gone.GetNamespace(), gone.GetName(), len(pods)), nil
+}
+
+// pods are those that a Deployment selects.
+func (s *site) pods(ctx context.Context, deployment *unstructured.Unstructured) ([]corev1.Pod, error) {
+	labels, _, _ := unstructured.NestedStringMap(deployment.Object, "spec", "selector", "matchLabels")
+	pods := &corev1.PodList{}
+	if err := s.sender.Admin().List(ctx, pods, client.InNamespace(deployment.GetNamespace()), client.MatchingLabels(labels)); err != nil {
+		return nil, fmt.Errorf("list the pods of Deployment %s/%s: %w", deployment.GetNamespace(), deployment.GetName(), err)
+	}
+	return pods.Items, nil
 }
 
 // observedGeneration is the one that whoever acts on an object has looked at last.
