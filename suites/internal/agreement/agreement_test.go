@@ -5,10 +5,7 @@ import (
 	"encoding/json"
 	"encoding/xml"
 	"errors"
-	"flag"
 	"io"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -18,9 +15,8 @@ import (
 
 	"github.com/your-org/flux-platform-conformance/suites/internal/agreement"
 	"github.com/your-org/flux-platform-conformance/suites/internal/check"
+	"github.com/your-org/flux-platform-conformance/suites/internal/golden"
 )
-
-var update = flag.Bool("update", false, "write the golden files anew")
 
 // run is a report of a provider; embedded lacks Workloads, and so has webhooks that
 // nothing answers.
@@ -357,27 +353,12 @@ func example(t testing.TB) agreement.Comparison {
 	return compare(t, first, second, entry("TEN-001", "prd", "", check.Passed, check.Failed), unused)
 }
 
-func golden(t testing.TB, name string, content []byte) {
-	t.Helper()
-	file := filepath.Join("testdata", name)
-	if *update {
-		if err := os.WriteFile(file, content, 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	NewWithT(t).Expect(string(content)).To(Equal(string(want)), "run with -update to accept")
-}
-
 func TestWriteText(t *testing.T) {
 	t.Parallel()
 	g := NewWithT(t)
 	var text bytes.Buffer
 	g.Expect(example(t).WriteText(&text)).To(Succeed())
-	golden(t, "text.txt", text.Bytes())
+	golden.Compare(t, "text.txt", text.Bytes())
 	g.Expect(text.String()).To(HavePrefix("embedded and kind: 1 unexplained and 1 explained disagreements; "), "the count heads it")
 
 	text.Reset()
@@ -395,7 +376,7 @@ func TestJUnit(t *testing.T) {
 	g := NewWithT(t)
 	content, err := example(t).JUnit()
 	g.Expect(err).NotTo(HaveOccurred())
-	golden(t, "junit.xml", content)
+	golden.Compare(t, "junit.xml", content)
 	for decoder := xml.NewDecoder(bytes.NewReader(content)); ; {
 		_, err := decoder.Token()
 		if errors.Is(err, io.EOF) {

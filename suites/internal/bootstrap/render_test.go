@@ -2,7 +2,6 @@ package bootstrap
 
 import (
 	"encoding/json"
-	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -16,25 +15,8 @@ import (
 	"sigs.k8s.io/kustomize/kyaml/filesys"
 
 	"github.com/your-org/flux-platform-conformance/suites/internal/component"
+	"github.com/your-org/flux-platform-conformance/suites/internal/golden"
 )
-
-var update = flag.Bool("update", false, "rewrite the golden files")
-
-// golden compares a text with testdata/NAME.
-func golden(t *testing.T, name, got string) {
-	t.Helper()
-	file := filepath.Join("testdata", name)
-	if *update {
-		if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	NewWithT(t).Expect(got).To(Equal(string(want)), "%s; «go test -update» rewrites it", file)
-}
 
 // pinned is what a session renders Flux from.
 func pinned(t *testing.T) RenderInput {
@@ -79,7 +61,7 @@ func TestComponentsManifest(t *testing.T) {
 		lines = append(lines, line)
 	}
 	slices.Sort(lines)
-	golden(t, "components.golden", strings.Join(lines, ""))
+	golden.Compare(t, "components.golden", strings.Join(lines, ""))
 }
 
 func deployment(t *testing.T, object *unstructured.Unstructured) string {
@@ -130,7 +112,7 @@ func TestSyncManifest(t *testing.T) {
 	g := NewWithT(t)
 	manifest, err := SyncManifest(SyncInput{URL: "ssh://git@github.com/acme/platform", Path: "clusters/dev"})
 	g.Expect(err).NotTo(HaveOccurred())
-	golden(t, "sync.golden", string(manifest))
+	golden.Compare(t, "sync.golden", string(manifest))
 	dotted, err := SyncManifest(SyncInput{URL: "ssh://git@github.com/acme/platform", Path: "./clusters/dev", Branch: "main"})
 	g.Expect(err).NotTo(HaveOccurred())
 	g.Expect(dotted).To(Equal(manifest))

@@ -17,6 +17,7 @@ import (
 	"github.com/santhosh-tekuri/jsonschema/v6"
 
 	"github.com/your-org/flux-platform-conformance/suites/internal/check"
+	"github.com/your-org/flux-platform-conformance/suites/internal/golden"
 )
 
 // example is a report with something in every field and every kind of outcome.
@@ -176,7 +177,7 @@ func TestWrite(t *testing.T) {
 		content, err := os.ReadFile(filepath.Join(folder, name))
 		g.Expect(err).NotTo(HaveOccurred())
 		g.Expect(string(content)).NotTo(ContainSubstring("hunter2"))
-		golden(t, name, content)
+		golden.Compare(t, name, content)
 	}
 	entries, err := os.ReadDir(folder)
 	g.Expect(err).NotTo(HaveOccurred())
@@ -205,10 +206,10 @@ func TestWriteEmpty(t *testing.T) {
 	g.Expect(err).NotTo(HaveOccurred())
 	g.Expect(string(content)).NotTo(ContainSubstring("null"))
 	g.Expect(validate(t, content)).To(Succeed())
-	golden(t, "empty.json", content)
+	golden.Compare(t, "empty.json", content)
 	var text bytes.Buffer
 	g.Expect(report.WriteText(&text, check.TextOptions{})).To(Succeed())
-	golden(t, "empty.txt", text.Bytes())
+	golden.Compare(t, "empty.txt", text.Bytes())
 }
 
 func TestSchemaRefuses(t *testing.T) {
@@ -332,7 +333,7 @@ func TestWriteText(t *testing.T) {
 			var text bytes.Buffer
 			g.Expect(example(t).WriteText(&text, test.options)).To(Succeed())
 			g.Expect(text.String()).NotTo(ContainSubstring("hunter2"))
-			golden(t, test.name, text.Bytes())
+			golden.Compare(t, test.name, text.Bytes())
 		})
 	}
 }
@@ -344,7 +345,7 @@ func TestWriteTextPassed(t *testing.T) {
 	report.Apply(check.Summarize(check.SummaryInput{Checks: model(), Plan: plan(nil), Outcomes: allPassed(), Now: now}))
 	var text bytes.Buffer
 	g.Expect(report.WriteText(&text, check.TextOptions{})).To(Succeed())
-	golden(t, "text-passed.txt", text.Bytes())
+	golden.Compare(t, "text-passed.txt", text.Bytes())
 }
 
 type broken struct{}

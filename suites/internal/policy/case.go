@@ -282,13 +282,21 @@ func Store(ctx context.Context, c client.Client, object *unstructured.Unstructur
 	if err != nil {
 		return nil, fmt.Errorf("store the example %s %s: %w", object.GetKind(), object.GetName(), err)
 	}
-	return func(ctx context.Context) error {
-		if err := c.Delete(ctx, stored, client.PropagationPolicy("Foreground")); client.IgnoreNotFound(err) != nil {
-			return fmt.Errorf("remove the example %s %s: %w", object.GetKind(), object.GetName(), err)
-		}
-		return wait.PollUntilContextTimeout(ctx, 50*time.Millisecond, time.Minute, true, func(ctx context.Context) (bool, error) {
-			err := c.Get(ctx, client.ObjectKeyFromObject(stored), stored.DeepCopy())
-			return apierrors.IsNotFound(err), client.IgnoreNotFound(err)
-		})
-	}, nil
+	return func(ctx context.Context) error { return Remove(ctx, c, stored) }, nil
+}
+
+// Remove deletes an object and waits for a minute at most until it and what it owns are
+// gone; one that is not there is no error.
+func Remove(ctx context.Context, c client.Client, object *unstructured.Unstructured) error {
+	if err := c.Delete(ctx, object, client.PropagationPolicy("Foreground")); client.IgnoreNotFound(err) != nil {
+		return fmt.Errorf("delete %s %s: %w", object.GetKind(), object.GetName(), err)
+	}
+	err := wait.PollUntilContextTimeout(ctx, 50*time.Millisecond, time.Minute, true, func(ctx context.Context) (bool, error) {
+		err := c.Get(ctx, client.ObjectKeyFromObject(object), object.DeepCopy())
+		return apierrors.IsNotFound(err), client.IgnoreNotFound(err)
+	})
+	if err != nil {
+		return fmt.Errorf("wait until %s %s is gone: %w", object.GetKind(), object.GetName(), err)
+	}
+	return nil
 }

@@ -146,8 +146,8 @@ func (p *program) readPolicies(in *policiesInput, out *report.Input) error {
 	}
 	switch found := len(out.Library.Findings); {
 	case len(out.Library.Examples()) == 0:
-		return invalid{fmt.Errorf("%s: there is no example to judge: a folder of policies holds a %s, whose results name resources%s",
-			out.Library.Dir, example.TestFile, alsoFound(found))}
+		return invalid{fmt.Errorf("%s: there is no example to judge%s: a folder of policies holds a %s, whose results name resources%s",
+			out.Library.Dir, unasked(out.Library.Policies), example.TestFile, alsoFound(found))}
 	case found > 0 && in.strict:
 		return invalid{fmt.Errorf("%d files or entries are wrong, and --strict judges nothing then", found)}
 	case found > 0:
@@ -157,6 +157,22 @@ func (p *program) readPolicies(in *policiesInput, out *report.Input) error {
 		fmt.Fprintf(p.errOut, "note: %d files or entries are wrong, which fails the run; everything else is judged\n", found)
 	}
 	return nil
+}
+
+// unasked names policies of which no test asks anything.
+func unasked(policies []*example.Policy) string {
+	const most = 5
+	if len(policies) == 0 {
+		return ""
+	}
+	var names []string
+	for _, p := range policies[:min(len(policies), most)] {
+		names = append(names, placed(p))
+	}
+	if len(policies) > most {
+		names = append(names, fmt.Sprintf("and %d more", len(policies)-most))
+	}
+	return ", and so nothing can be said of " + strings.Join(names, ", ")
 }
 
 func alsoFound(findings int) string {
@@ -296,7 +312,7 @@ func (b *bench) judge(ctx context.Context, out *report.Input) error {
 			return fmt.Errorf("judge live: %w", err)
 		}
 		err = b.phase(bringup.BenchName, phaseCoverage, func() error {
-			out.Coverage, err = cover(both, asking, out.Library, out.Live, func(*example.Policy) bool { return true })
+			out.Coverage, err = cover(both, asking, out.Library, out.Live, everyPolicy)
 			return err
 		})
 		if err != nil {
@@ -337,15 +353,24 @@ func (b *bench) phase(environment, name string, step func() error) error {
 	return err
 }
 
-// cover finds what of the policies that are wanted no example exercises.
+// everyPolicy wants all of them.
+func everyPolicy(*example.Policy) bool { return true }
+
+// cover finds what of the policies that are wanted no example exercises. One that does
+// not compile, or is never in force, has no parts that could be asked.
 func cover(ctx context.Context, asking *live.Bench, library *example.Library, judged *live.Judgement, wanted func(*example.Policy) bool) ([]coverage.Item, error) {
+	broken := map[*example.Policy]bool{}
+	for _, state := range judged.Policies {
+		broken[state.Policy] = state.Problem != ""
+	}
+	asked := func(p *example.Policy) bool { return !broken[p] && wanted(p) }
 	verdicts := map[*example.Policy][]live.Verdict{}
 	for _, v := range judged.Verdicts {
 		verdicts[v.Example.Policy] = append(verdicts[v.Example.Policy], v)
 	}
 	aspects := map[*example.Policy][]live.Aspect{}
 	for _, p := range library.Policies {
-		if parts := coverage.Aspects(p); len(verdicts[p]) > 0 && wanted(p) && len(parts) > 0 {
+		if parts := coverage.Aspects(p); len(verdicts[p]) > 0 && asked(p) && len(parts) > 0 {
 			aspects[p] = parts
 		}
 	}
@@ -355,7 +380,7 @@ func cover(ctx context.Context, asking *live.Bench, library *example.Library, ju
 	}
 	var out []coverage.Item
 	for _, p := range library.Policies {
-		if !wanted(p) {
+		if !asked(p) {
 			continue
 		}
 		in := coverage.Input{Policy: p, Verdicts: verdicts[p]}

@@ -20,7 +20,6 @@ import (
 
 	"github.com/your-org/flux-platform-conformance/suites/internal/bringup"
 	"github.com/your-org/flux-platform-conformance/suites/internal/check"
-	"github.com/your-org/flux-platform-conformance/suites/internal/policy/coverage"
 	"github.com/your-org/flux-platform-conformance/suites/internal/policy/example"
 	"github.com/your-org/flux-platform-conformance/suites/internal/policy/live"
 	"github.com/your-org/flux-platform-conformance/suites/internal/policy/offline"
@@ -261,23 +260,13 @@ func (w *watch) judge(ctx context.Context, library *example.Library, at time.Tim
 	}
 	verdicts := time.Since(at)
 	var err error
-	if out.Coverage, err = w.covered(ctx, library, out.Live); err != nil {
+	if out.Coverage, err = cover(ctx, w.asking, library, out.Live, everyPolicy); err != nil {
 		return err
 	}
 	for _, p := range library.Policies {
 		w.known[placed(p)] = prints[placed(p)]
 	}
 	return w.show(report.Make(out), at, verdicts)
-}
-
-// covered finds what no example exercises; a policy that is never in force has no
-// parts that could be asked.
-func (w *watch) covered(ctx context.Context, library *example.Library, judged *live.Judgement) ([]coverage.Item, error) {
-	broken := map[*example.Policy]bool{}
-	for _, state := range judged.Policies {
-		broken[state.Policy] = state.Problem != ""
-	}
-	return cover(ctx, w.asking, library, judged, func(p *example.Policy) bool { return !broken[p] })
 }
 
 // show writes what is known of the policies that were judged.

@@ -3,7 +3,6 @@ package progress_test
 import (
 	"bytes"
 	"context"
-	"flag"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -17,29 +16,9 @@ import (
 	. "github.com/onsi/gomega"
 
 	"github.com/your-org/flux-platform-conformance/suites/internal/check"
+	"github.com/your-org/flux-platform-conformance/suites/internal/golden"
 	"github.com/your-org/flux-platform-conformance/suites/internal/progress"
 )
-
-var update = flag.Bool("update", false, "write the golden files instead of comparing with them")
-
-// golden compares with a file of testdata, byte for byte.
-func golden(t *testing.T, name, got string) {
-	t.Helper()
-	file := filepath.Join("testdata", name)
-	if *update {
-		if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
-			t.Fatal(err)
-		}
-		return
-	}
-	want, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatalf("%v (run the test with -update to write it)", err)
-	}
-	if diff := cmp.Diff(string(want), got); diff != "" {
-		t.Errorf("%s differs (-want +got); run with -update when that is meant:\n%s", file, diff)
-	}
-}
 
 var start = time.Date(2026, 5, 4, 8, 0, 0, 0, time.UTC)
 
@@ -98,7 +77,7 @@ func TestTimeline(t *testing.T) {
 
 	var table bytes.Buffer
 	g.Expect(progress.WriteTable(&table, timeline.Phases(at(35)))).To(Succeed())
-	golden(t, "table.txt", table.String())
+	golden.Compare(t, "table.txt", table.String())
 	table.Reset()
 	g.Expect(progress.WriteTable(&table, nil)).To(Succeed())
 	g.Expect(table.String()).To(BeEmpty())
@@ -189,7 +168,7 @@ func TestDisplayPlain(t *testing.T) {
 		cancel()
 		group.Wait()
 	})
-	golden(t, "plain.txt", out.String())
+	golden.Compare(t, "plain.txt", out.String())
 }
 
 func TestDisplayRedraws(t *testing.T) {
@@ -208,7 +187,7 @@ func TestDisplayRedraws(t *testing.T) {
 		display.Handle(e)
 		pictures = append(pictures, strings.Join(screen(t, out.String()), "\n"))
 	}
-	golden(t, "screens.txt", strings.Join(pictures, "==\n"))
+	golden.Compare(t, "screens.txt", strings.Join(pictures, "==\n"))
 	g.Expect(out.String()).To(ContainSubstring("\x1b[33m"), "prd takes more than twice the expected time")
 }
 

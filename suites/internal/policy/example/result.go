@@ -113,7 +113,11 @@ func (w *world) policyOf(place Place, name text) *Policy {
 	}
 	switch {
 	case len(found) == 0:
-		w.loader.find(w.at(name.line), "no policy file of this test holds the policy %q%s", name.string, check.DidYouMean(own, w.policyNames()))
+		mend := check.DidYouMean(own, w.policyNames())
+		if !w.namesPolicies {
+			mend = ": the test names none; list it under policies"
+		}
+		w.loader.find(w.at(name.line), "no policy file of this test holds the policy %q%s", name.string, mend)
 		return nil
 	case len(found) > 1:
 		w.loader.find(w.at(name.line), "%d policies of this test are called %s; name one as NAMESPACE/NAME, or give each a test of its own", len(found), name.string)

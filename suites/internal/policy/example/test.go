@@ -24,7 +24,9 @@ type world struct {
 	loader *loader
 	file   string
 	// dir is the absolute folder that its paths start from.
-	dir                        string
+	dir string
+	// namesPolicies: it lists files of policies, whatever they hold.
+	namesPolicies              bool
 	policies                   map[string][]*Policy
 	resources, targets, params []*objectFile
 	values                     valuesSpec
@@ -145,7 +147,7 @@ func unsupportedBy(file testFile) string {
 }
 
 func (w *world) readPolicies(names []text) {
-	w.policies = map[string][]*Policy{}
+	w.policies, w.namesPolicies = map[string][]*Policy{}, len(names) > 0
 	seen := map[string]bool{}
 	for _, name := range names {
 		for _, full := range w.loader.paths(w.at(name.line), w.dir, name.string, "the policy file", true) {

@@ -62,7 +62,7 @@ func (admissionForm) install(s subject) (installation, error) {
 	spec["matchConditions"] = append([]any{map[string]any{"name": "fpc-ask", "expression": selector(s.name)}}, conditions...)
 	spec["validations"] = accounted(aspectValidations(spec, s.aspect))
 	if kind, _ := spec["paramKind"].(map[string]any); kind != nil {
-		out.anchors = paramAnchor(kind)
+		out.anchor = paramAnchor(kind)
 	}
 	bindings := s.policy.Bindings
 	if len(bindings) == 0 {
@@ -123,12 +123,13 @@ func accounted(validations []any) []any {
 }
 
 // paramAnchor is a policy that takes parameters of a kind and matches nothing. When
-// no policy takes parameters of a kind any more, the API server stops to watch it,
-// and never begins again for a kind of its own (seen with 1.36.3): what is made
-// afterwards is not found. So while the bench is there, one policy remains.
+// no policy takes parameters of a kind any more, the API server stops to watch it, and
+// for a kind of Kubernetes' own never begins again (1.36.3: the informer is shared, and
+// its factory starts none twice): what is made afterwards is not found. So one policy
+// remains for as long as the server does, and all benches on it have the same.
 func paramAnchor(kind map[string]any) []*unstructured.Unstructured {
 	digest := sha256.Sum256(fmt.Append(nil, kind["apiVersion"], kind["kind"]))
-	name := "fpc-params-" + session + "-" + hex.EncodeToString(digest[:])[:8]
+	name := "fpc-params-" + hex.EncodeToString(digest[:])[:8]
 	object := func(kind string, spec map[string]any) *unstructured.Unstructured {
 		out := &unstructured.Unstructured{Object: map[string]any{
 			"apiVersion": "admissionregistration.k8s.io/v1", "kind": kind, "spec": spec,

@@ -9,6 +9,7 @@ import (
 	"maps"
 	"regexp"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -312,19 +313,49 @@ func (b *Bench) disturbing(ctx context.Context, copies []*copyState) error {
 	return nil
 }
 
-// status is what the server says of the state of a copy.
+// status is what the server says of the state of a copy. Kyverno gives a legacy policy
+// none while its webhooks cannot be changed, and says only in its log why not.
 func (b *Bench) status(ctx context.Context, c *copyState) string {
+	text := "it has no status"
 	for _, o := range c.objects {
 		now, err := b.get(ctx, o)
 		if err != nil {
 			return err.Error()
 		}
 		if status, found := now.Object["status"]; found && o.GetName() == c.subject.name {
-			data, err := json.Marshal(status)
-			if err == nil {
-				return "its status is " + string(data)
+			if data, err := json.Marshal(status); err == nil {
+				text = "its status is " + string(data)
 			}
 		}
 	}
-	return "it has no status"
+	if why := b.unhooked(ctx, c.subject.policy.Object); why != "" {
+		text += "; the API server takes no webhook with its match conditions: " + why
+	}
+	return text
+}
+
+// unhooked says why the API server takes no webhook with the match conditions that a
+// legacy policy demands; empty: it does, or none are demanded.
+func (b *Bench) unhooked(ctx context.Context, policy *unstructured.Unstructured) string {
+	conditions, _, _ := unstructured.NestedSlice(policy.Object, "spec", "webhookConfiguration", "matchConditions")
+	if !isLegacy(policy) || len(conditions) == 0 {
+		return ""
+	}
+	object := &unstructured.Unstructured{Object: map[string]any{
+		"apiVersion": admissionGroup + "/v1", "kind": "ValidatingWebhookConfiguration",
+		"webhooks": []any{map[string]any{
+			"name": "match.conditions.of-the-policy", "sideEffects": "None", "admissionReviewVersions": []any{"v1"},
+			"clientConfig": map[string]any{"url": "https://127.0.0.1/nobody"}, "matchConditions": conditions,
+		}},
+	}}
+	object.SetName(canaryName + "-" + session)
+	got := b.send(ctx, request{operation: opCreate, object: object})
+	if got.err == nil || got.unavailable {
+		return ""
+	}
+	why := got.err.Error()
+	if _, cause, found := strings.Cut(why, " is invalid: "); found {
+		why = cause
+	}
+	return strings.ReplaceAll(why, "webhooks[0].", "")
 }

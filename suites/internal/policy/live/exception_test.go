@@ -29,7 +29,7 @@ spec:
 	)
 	got, err := legacyForm{}.install(s)
 	g.Expect(err).NotTo(HaveOccurred())
-	golden(t, "legacy-excepted.golden", got.objects)
+	manifests(t, "legacy-excepted.golden", got.objects)
 }
 
 func TestCELExceptions(t *testing.T) {

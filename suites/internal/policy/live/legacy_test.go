@@ -1,9 +1,7 @@
 package live
 
 import (
-	"flag"
 	"os"
-	"path/filepath"
 	"testing"
 
 	. "github.com/onsi/gomega"
@@ -11,10 +9,9 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"sigs.k8s.io/yaml"
 
+	"github.com/your-org/flux-platform-conformance/suites/internal/golden"
 	"github.com/your-org/flux-platform-conformance/suites/internal/policy/example"
 )
-
-var update = flag.Bool("update", false, "write the golden files anew")
 
 const copyName = "p0123456789"
 
@@ -25,8 +22,8 @@ func whole(policy *unstructured.Unstructured, exceptions ...*unstructured.Unstru
 	}
 }
 
-// golden compares objects with a file of testdata.
-func golden(t *testing.T, name string, objects []*unstructured.Unstructured) {
+// manifests compares objects with a file of testdata.
+func manifests(t *testing.T, name string, objects []*unstructured.Unstructured) {
 	t.Helper()
 	g := NewWithT(t)
 	got := ""
@@ -35,13 +32,7 @@ func golden(t *testing.T, name string, objects []*unstructured.Unstructured) {
 		g.Expect(err).NotTo(HaveOccurred())
 		got += "---\n" + string(data)
 	}
-	file := filepath.Join("testdata", name)
-	if *update {
-		g.Expect(os.WriteFile(file, []byte(got), 0o600)).To(Succeed())
-	}
-	want, err := os.ReadFile(file)
-	g.Expect(err).NotTo(HaveOccurred())
-	g.Expect(got).To(Equal(string(want)))
+	golden.Compare(t, name, got)
 }
 
 func TestLegacyCopies(t *testing.T) {
@@ -51,7 +42,7 @@ func TestLegacyCopies(t *testing.T) {
 	s := whole(parsed(t, string(data)))
 	got, err := legacyForm{}.install(s)
 	g.Expect(err).NotTo(HaveOccurred())
-	golden(t, "legacy-copies.golden", got.objects)
+	manifests(t, "legacy-copies.golden", got.objects)
 	g.Expect(got.canary.GetKind()).To(Equal("ConfigMap"))
 
 	data, err = os.ReadFile("testdata/legacy/update/policy.yaml")
@@ -59,7 +50,7 @@ func TestLegacyCopies(t *testing.T) {
 	s.policy, s.updates = &example.Policy{Object: parsed(t, string(data))}, true
 	got, err = legacyForm{}.install(s)
 	g.Expect(err).NotTo(HaveOccurred())
-	golden(t, "legacy-updates.golden", got.objects)
+	manifests(t, "legacy-updates.golden", got.objects)
 }
 
 const mixed = `
@@ -99,13 +90,13 @@ func TestLegacyCopyOfAPartOfAPolicy(t *testing.T) {
 	s.unserved = []string{"Missing", "example.test/v1/Gone"}
 	got, err := legacyForm{}.install(s)
 	g.Expect(err).NotTo(HaveOccurred())
-	golden(t, "legacy-part.golden", got.objects)
+	manifests(t, "legacy-part.golden", got.objects)
 	g.Expect(got.canary.GetNamespace()).To(Equal("team"))
 
 	written, why, err := legacyForm{}.written(s)
 	g.Expect(err).NotTo(HaveOccurred())
 	g.Expect(why).To(BeEmpty())
-	golden(t, "legacy-written.golden", written)
+	manifests(t, "legacy-written.golden", written)
 
 	reason := func(rule string) string {
 		return legacyForm{}.reason(&example.Example{Policy: s.policy, Rule: rule})

@@ -159,8 +159,8 @@ type installation struct {
 	labels map[string]string
 	// also are labels that what the canary changes needs.
 	also map[string]string
-	// anchors are made once and stay until the bench is closed.
-	anchors []*unstructured.Unstructured
+	// anchor is made once on a server, and stays there.
+	anchor []*unstructured.Unstructured
 	// problem says why the copy can match nothing at all, so that no canary can
 	// show it to be effective.
 	problem string

@@ -98,11 +98,11 @@ func TestLegacyCopiesThatShareAWebhook(t *testing.T) {
 	s.name = namedByGroup + "0123456789"
 	got, err := legacyForm{}.install(s)
 	g.Expect(err).NotTo(HaveOccurred())
-	golden(t, "legacy-shared.golden", got.objects)
+	manifests(t, "legacy-shared.golden", got.objects)
 	written, why, err := legacyForm{}.written(s)
 	g.Expect(err).NotTo(HaveOccurred())
 	g.Expect(why).To(BeEmpty())
-	golden(t, "legacy-shared-written.golden", written)
+	manifests(t, "legacy-shared-written.golden", written)
 	heard, ok := legacyForm{}.read("policy " + s.name + ".r0: !")
 	g.Expect(ok).To(BeTrue())
 	g.Expect(heard).To(Equal(said{copy: s.name, rule: "r", answer: Refusing}))

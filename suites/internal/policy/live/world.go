@@ -10,7 +10,6 @@ import (
 	"net/http"
 	"slices"
 	"strings"
-	"time"
 
 	"golang.org/x/sync/errgroup"
 	"k8s.io/apimachinery/pkg/api/equality"
@@ -322,22 +321,20 @@ func (b *Bench) finalize(ctx context.Context, namespace *unstructured.Unstructur
 	return got.err
 }
 
-// until polls what must become true, within the bench's patience.
+// until waits for what must become true, within the bench's patience.
 func (b *Bench) until(ctx context.Context, what string, done func(context.Context) (bool, string, error)) error {
-	start, pause := time.Now(), 20*time.Millisecond
-	for {
-		ok, seen, err := done(ctx)
-		if ok || err != nil {
-			return err
-		}
-		if time.Since(start) > b.options.Patience {
-			return fmt.Errorf("wait until %s: after %s, %s", what, b.options.Patience, seen)
-		}
-		if err := pauseFor(ctx, pause); err != nil {
-			return fmt.Errorf("wait until %s: %s: %w", what, seen, err)
-		}
-		pause = min(2*pause, 500*time.Millisecond)
+	var seen string
+	var failed error
+	if b.within(ctx, b.options.Patience, func(ctx context.Context) (ok bool) {
+		ok, seen, failed = done(ctx)
+		return ok || failed != nil
+	}) {
+		return failed
 	}
+	if err := context.Cause(ctx); err != nil {
+		return fmt.Errorf("wait until %s: %s: %w", what, seen, err)
+	}
+	return fmt.Errorf("wait until %s: after %s, %s", what, b.options.Patience, seen)
 }
 
 // keep remembers what Close has to remove.

@@ -10,6 +10,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/wait"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/your-org/flux-platform-conformance/suites/internal/policy"
 	"github.com/your-org/flux-platform-conformance/suites/internal/policy/example"
 )
 
@@ -31,7 +32,7 @@ func Sequential(ctx context.Context, c client.Client, library *example.Library) 
 		made, err := one(ctx, c, test, fmt.Sprintf("sequential-%d", number))
 		count += len(test.Examples)
 		for i := len(made) - 1; i >= 0; i-- {
-			if gone := remove(ctx, c, made[i]); err == nil {
+			if gone := policy.Remove(ctx, c, made[i]); err == nil {
 				err = gone
 			}
 		}
@@ -61,11 +62,11 @@ func one(ctx context.Context, c client.Client, test *example.Test, namespace str
 		return made, err
 	}
 	for _, p := range test.Policies {
-		policy := p.Object.DeepCopy()
-		if err := create(policy); err != nil {
+		object := p.Object.DeepCopy()
+		if err := create(object); err != nil {
 			return made, fmt.Errorf("create %s: %w", p, err)
 		}
-		if err := await(ctx, c, policy.DeepCopy(), ready); err != nil {
+		if err := await(ctx, c, object.DeepCopy(), ready); err != nil {
 			return made, err
 		}
 	}
@@ -85,7 +86,7 @@ func one(ctx context.Context, c client.Client, test *example.Test, namespace str
 			}
 			// Ready comes before the policy is in force.
 			made = made[:len(made)-1]
-			return false, remove(ctx, c, object)
+			return false, policy.Remove(ctx, c, object)
 		}); err != nil {
 			return made, fmt.Errorf("%s: %w", e, err)
 		}
@@ -115,20 +116,6 @@ func await(ctx context.Context, c client.Client, object *unstructured.Unstructur
 	})
 	if err != nil {
 		return fmt.Errorf("wait for %s %s: %w; last seen: %v", object.GetKind(), object.GetName(), err, object.Object["status"])
-	}
-	return nil
-}
-
-func remove(ctx context.Context, c client.Client, object *unstructured.Unstructured) error {
-	if err := c.Delete(ctx, object, client.PropagationPolicy("Foreground")); client.IgnoreNotFound(err) != nil {
-		return fmt.Errorf("delete %s %s: %w", object.GetKind(), object.GetName(), err)
-	}
-	err := wait.PollUntilContextTimeout(ctx, poll, patience, true, func(ctx context.Context) (bool, error) {
-		err := c.Get(ctx, client.ObjectKeyFromObject(object), object.DeepCopy())
-		return apierrors.IsNotFound(err), client.IgnoreNotFound(err)
-	})
-	if err != nil {
-		return fmt.Errorf("wait until %s %s is gone: %w", object.GetKind(), object.GetName(), err)
 	}
 	return nil
 }

@@ -23,8 +23,8 @@ import (
 // Verdict is what the CLI said of one example.
 type Verdict struct {
 	Example *example.Example
-	// Verdict is what the policy said, or Unknown. Of a mutation or generation it
-	// is Fail where the outcome is not the expected one.
+	// Verdict is what the policy said, Unknown, or NotSupported where the CLI crashes.
+	// Of a mutation or generation it is Fail where the outcome is not the expected one.
 	Verdict example.Verdict
 	// Message is the policy's own for it, or the CLI's words for why there is none.
 	Message string
@@ -35,9 +35,9 @@ type Verdict struct {
 // Judge runs the CLI at this path over the library's tests, in as many processes as
 // there are processors, and returns a verdict for each example in the library's
 // order. A test that makes the CLI fail as a whole makes the verdicts of its own
-// examples Unknown, in the CLI's words. It errs when the CLI cannot be run at all.
-// What it lays out meanwhile is in the folder scratch; empty: where the system keeps
-// temporary files.
+// examples Unknown, or NotSupported where it crashes, in the CLI's words. It errs when
+// the CLI cannot be run at all. What it lays out meanwhile is in the folder scratch;
+// empty: where the system keeps temporary files.
 func Judge(ctx context.Context, cli, scratch string, library *example.Library) ([]Verdict, error) {
 	if info, err := os.Stat(cli); err != nil {
 		return nil, fmt.Errorf("ask Kyverno's CLI: %w", err)
@@ -163,10 +163,15 @@ func (j *judge) unreadable(ctx context.Context, name string, byPath map[string][
 	return rest, nil
 }
 
-// tell says of all examples of a document why the CLI could not judge them.
+// tell says of all examples of a document why the CLI could not judge them. Where it
+// crashes it says nothing of them, neither that they are right nor wrong.
 func (j *judge) tell(d *document, words string) {
 	for _, n := range d.numbers {
-		j.out[n].Message = "«kyverno test» fails: " + words
+		if strings.HasPrefix(words, crashed) {
+			j.out[n].Verdict, j.out[n].Message = example.NotSupported, "«kyverno test» crashes: "+words
+		} else {
+			j.out[n].Message = "«kyverno test» fails: " + words
+		}
 	}
 }
 

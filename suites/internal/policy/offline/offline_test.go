@@ -137,6 +137,45 @@ func TestJudge(t *testing.T) {
 	}
 }
 
+// The CLI crashes at a generating policy of one namespace, and says nothing of the tests
+// behind that: those are judged all the same.
+func TestJudgeCrash(t *testing.T) {
+	g := NewWithT(t)
+	library := write(t, map[string]string{
+		"names.yaml": names, "team.yaml": team, "objects.yaml": objects,
+		"a/kyverno-test.yaml": header + "results:\n- {policy: names, kind: ConfigMap, resources: [bad], result: fail}\n",
+		"b/policy.yaml": `apiVersion: policies.kyverno.io/v1
+kind: NamespacedGeneratingPolicy
+metadata: {name: makes, namespace: home}
+spec:
+  matchConstraints:
+    resourceRules: [{apiGroups: [""], apiVersions: [v1], operations: [CREATE], resources: [services]}]
+  generate:
+  - expression: >-
+      generator.Apply([{"apiVersion": dyn("v1"), "kind": dyn("ConfigMap"), "metadata": dyn({"name": "made"})}])
+`,
+		"b/service.yaml": "apiVersion: v1\nkind: Service\nmetadata: {name: one, namespace: home}\nspec: {ports: [{port: 80}]}\n",
+		"b/made.yaml":    "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: made, namespace: home}\n",
+		"b/kyverno-test.yaml": `apiVersion: cli.kyverno.io/v1alpha1
+kind: Test
+metadata: {name: crash}
+policies: [policy.yaml]
+resources: [service.yaml]
+results:
+- {policy: home/makes, isGeneratingPolicy: true, kind: Service, resources: [home/one], generatedResource: made.yaml, result: pass}
+`,
+		"c/kyverno-test.yaml": header + "results:\n- {policy: names, kind: ConfigMap, resources: [good], result: pass}\n",
+	})
+	verdicts, err := Judge(t.Context(), program(t), "", library)
+	g.Expect(err).NotTo(HaveOccurred())
+	want := []example.Verdict{example.Fail, example.NotSupported, example.Pass}
+	g.Expect(verdicts).To(HaveLen(len(want)))
+	for i, v := range verdicts {
+		g.Expect(v.Verdict).To(Equal(want[i]), "%s: %s", v.Example, v.Message)
+	}
+	g.Expect(verdicts[1].Message).To(HavePrefix("«kyverno test» crashes: panic: runtime error: "))
+}
+
 func TestJudgeCannot(t *testing.T) {
 	g := NewWithT(t)
 	library := write(t, map[string]string{

@@ -89,6 +89,9 @@ func parse(stdout []byte) speech {
 	return out
 }
 
+// crashed is how the words of a Go program begin that crashes.
+const crashed = "panic: "
+
 // closing are the CLI's words when it ends early: the last error that it prints, else
 // the last line.
 func closing(stdout, stderr []byte) string {
@@ -99,7 +102,7 @@ func closing(stdout, stderr []byte) string {
 		}
 	}
 	for _, line := range lines {
-		if strings.HasPrefix(line, "panic: ") {
+		if strings.HasPrefix(line, crashed) {
 			return line
 		}
 	}

@@ -77,12 +77,14 @@ const (
 	InvalidLive Agreement = "INVALID_LIVE"
 	// NotSupportedLive: only offline can be asked.
 	NotSupportedLive Agreement = "NOT_SUPPORTED_LIVE"
+	// NotSupportedOffline: only live can be asked; Kyverno's CLI crashes.
+	NotSupportedOffline Agreement = "NOT_SUPPORTED_OFFLINE"
 	// NotCompared: the live verdict is UNKNOWN, or nothing was asked offline.
 	NotCompared Agreement = "NOT_COMPARED"
 )
 
 // agreements are all of them in the order in which they are counted.
-var agreements = []Agreement{Agree, Differs, DifferenceExplained, InvalidLive, NotSupportedLive, NotCompared}
+var agreements = []Agreement{Agree, Differs, DifferenceExplained, InvalidLive, NotSupportedLive, NotSupportedOffline, NotCompared}
 
 // Report is what policies.json holds. Times are UTC, durations seconds; lists are
 // never null.
@@ -409,6 +411,8 @@ func agreementOf(live, offline example.Verdict) Agreement {
 		return NotCompared
 	case live == example.Invalid:
 		return InvalidLive
+	case offline == example.NotSupported:
+		return NotSupportedOffline
 	case same(live, offline):
 		return Agree
 	default:
@@ -492,6 +496,9 @@ func (r *Report) policies(in Input) {
 // an example, or that none of its policies has. Of a policy that was not looked at
 // nothing is known.
 func (r *Report) exercised(in Input, t *example.Test) {
+	if slices.ContainsFunc(in.Live.Policies, func(s live.PolicyState) bool { return s.Problem != "" && slices.Contains(t.Policies, s.Policy) }) {
+		return
+	}
 	for _, u := range t.Unexercised {
 		known, used := false, false
 		for _, item := range in.Coverage {

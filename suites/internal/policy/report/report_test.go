@@ -5,11 +5,9 @@ import (
 	"encoding/json"
 	"encoding/xml"
 	"errors"
-	"flag"
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -19,14 +17,13 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
 	"github.com/your-org/flux-platform-conformance/suites/internal/check"
+	"github.com/your-org/flux-platform-conformance/suites/internal/golden"
 	"github.com/your-org/flux-platform-conformance/suites/internal/policy/coverage"
 	"github.com/your-org/flux-platform-conformance/suites/internal/policy/example"
 	"github.com/your-org/flux-platform-conformance/suites/internal/policy/live"
 	"github.com/your-org/flux-platform-conformance/suites/internal/policy/offline"
 	"github.com/your-org/flux-platform-conformance/suites/internal/policy/report"
 )
-
-var update = flag.Bool("update", false, "write the golden files anew")
 
 func object(apiVersion, kind, namespace, name string) *unstructured.Unstructured {
 	o := &unstructured.Unstructured{}
@@ -115,24 +112,6 @@ func rich() report.Input {
 	return f.Input
 }
 
-func golden(t *testing.T, name string, content []byte) {
-	t.Helper()
-	file := filepath.Join("testdata", name)
-	if *update {
-		if err := os.MkdirAll("testdata", 0o755); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(file, content, 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	NewWithT(t).Expect(string(content)).To(Equal(string(want)), "run with -update to accept")
-}
-
 func TestWriteText(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {
@@ -148,7 +127,7 @@ func TestWriteText(t *testing.T) {
 			g := NewWithT(t)
 			var text bytes.Buffer
 			g.Expect(report.Make(rich()).WriteText(&text, test.options)).To(Succeed())
-			golden(t, test.file, text.Bytes())
+			golden.Compare(t, test.file, text.Bytes())
 			if !test.options.Colour {
 				g.Expect(text.String()).NotTo(ContainSubstring("\x1b"), "words of a server move no cursor")
 				g.Expect(text.String()).To(HavePrefix("live and offline: 1 unexplained and 1 explained"), "the count heads it, apart from what the API server refuses")
@@ -197,6 +176,9 @@ func TestOutcomes(t *testing.T) {
 		{"without words that are expected", example.Fail, "a name", says(example.Fail), example.Fail, report.Wrong, report.Agree, true},
 		{"offline differs", example.Fail, "", says(example.Fail), example.Pass, report.OK, report.Differs, true},
 		{"offline does not know", example.Fail, "", says(example.Fail), example.Unknown, report.OK, report.Differs, true},
+		{"offline cannot be asked", example.Fail, "", says(example.Fail), example.NotSupported, report.OK, report.NotSupportedOffline, false},
+		{"offline cannot be asked, and live is not as expected", example.Pass, "", says(example.Fail), example.NotSupported, report.Wrong, report.NotSupportedOffline, true},
+		{"neither can be asked", example.Fail, "", says(example.NotSupported), example.NotSupported, report.NotSupported, report.NotSupportedLive, false},
 		{"offline was not asked", example.Fail, "", says(example.Fail), "", report.OK, report.NotCompared, false},
 		{"invalid", example.Fail, "", invalid, example.Fail, report.Invalid, report.InvalidLive, true},
 		{"unknown", example.Fail, "", says(example.Unknown), example.Fail, report.Unknown, report.NotCompared, true},
@@ -353,7 +335,7 @@ func TestJUnit(t *testing.T) {
 	g := NewWithT(t)
 	content, err := report.Make(rich()).JUnit()
 	g.Expect(err).NotTo(HaveOccurred())
-	golden(t, "junit.xml", content)
+	golden.Compare(t, "junit.xml", content)
 	for decoder := xml.NewDecoder(bytes.NewReader(content)); ; {
 		_, err := decoder.Token()
 		if errors.Is(err, io.EOF) {

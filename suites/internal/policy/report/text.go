@@ -108,7 +108,7 @@ var words = map[string]string{
 	string(OK): "ok", string(Wrong): "WRONG", string(Invalid): "INVALID", string(Unknown): "UNKNOWN",
 	string(Explained): "explained", string(NotSupported): "not supported",
 	string(Agree): "agree", string(Differs): "DIFFER", string(InvalidLive): "invalid live",
-	string(NotSupportedLive): "offline only", string(NotCompared): "not compared",
+	string(NotSupportedLive): "offline only", string(NotSupportedOffline): "live only", string(NotCompared): "not compared",
 }
 
 // counted is for example «11 ok, 1 WRONG»; «-» when there is none.
@@ -314,6 +314,13 @@ func (t *text) notes() {
 		for _, one := range t.Results {
 			if one.Outcome == NotSupported {
 				yield(first(one.Live.Words), one.Policy+": "+one.Object.String())
+			}
+		}
+	})
+	grouped("live only", func(yield func(reason, of string)) {
+		for _, one := range t.Results {
+			if one.Agreement == NotSupportedOffline {
+				yield(first(one.Offline.Words), one.Policy+": "+one.Object.String())
 			}
 		}
 	})
