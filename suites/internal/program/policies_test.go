@@ -82,7 +82,7 @@ func TestPoliciesInput(t *testing.T) {
 		want  []string
 	}{
 		{"no folder", []edit{func(t *testing.T, dir string) { t.Helper(); remove("")(t, dir) }}, nil, []string{"no such file or directory"}},
-		{"no test", []edit{remove("kyverno-test.yaml")}, nil, []string{"there is no example to judge: a folder of policies holds a kyverno-test.yaml"}},
+		{"no test", []edit{remove("kyverno-test.yaml")}, nil, []string{"a folder of policies holds a kyverno-test.yaml"}},
 		{"a test without its policy", []edit{remove("policy.yaml")}, nil, []string{"kyverno-test.yaml:6", "policy.yaml", "there is no example to judge"}},
 		{"a test that does not parse", []edit{write("kyverno-test.yaml", "policies: [")}, nil, []string{"kyverno-test.yaml:1", "there is no example to judge"}},
 		{
