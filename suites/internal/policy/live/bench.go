@@ -55,6 +55,8 @@ type Bench struct {
 	// podsOnly are the policies that are judged of which all examples are Pods, and
 	// that are installed as they stand as well.
 	podsOnly map[*example.Policy]bool
+	// asked are the names of the objects that each policy is asked about.
+	asked map[*example.Policy][]string
 	// places counts how many copies an object of an installation belongs to.
 	places map[string]int
 
@@ -225,7 +227,7 @@ var session = strings.ToLower(rand.Text()[:8])
 func (b *Bench) newSubject(policy *example.Policy, exceptions, params []*unstructured.Unstructured, aspect Aspect, updates bool) subject {
 	s := subject{
 		policy: policy, exceptions: exceptions, params: params, aspect: aspect,
-		unserved: b.unserved(policy.Object), podsOnly: b.podsOnly[policy], updates: updates && isLegacy(policy.Object),
+		unserved: b.unserved(policy.Object), podsOnly: b.podsOnly[policy], asked: b.asked[policy], updates: updates && isLegacy(policy.Object),
 	}
 	digest := sha256.New()
 	encode := json.NewEncoder(digest)
@@ -238,7 +240,7 @@ func (b *Bench) newSubject(policy *example.Policy, exceptions, params []*unstruc
 	}
 	_ = encode.Encode(aspect)
 	_ = encode.Encode(session)
-	_ = encode.Encode([]any{s.unserved, s.podsOnly, s.updates})
+	_ = encode.Encode([]any{s.unserved, s.podsOnly, s.asked, s.updates})
 	// What stands twice in a library, in two files, is one copy all the same.
 	s.name = b.naming(s) + hex.EncodeToString(digest.Sum(nil))[:10]
 	return s

@@ -81,6 +81,7 @@ func (celForm) install(s subject) (installation, error) {
 	if err != nil {
 		return installation{}, fmt.Errorf("%s: %w", s.policy, err)
 	}
+	onlyAsked(spec, s)
 	if namespace := object.GetNamespace(); namespace != "" && out.canary != nil {
 		out.canary.SetNamespace(namespace)
 	}
@@ -96,6 +97,28 @@ func (celForm) install(s subject) (installation, error) {
 	}
 	out.objects = append(exceptions, out.objects...)
 	return out, nil
+}
+
+// onlyAsked has a copy match no objects but those that it is asked about, and canaries.
+// For each policy that matches a request Kyverno makes anew what its expressions look at,
+// the request and the object in it among that, before it looks at the condition that
+// tells whether the copy is asked at all. Where Kyverno derives rules of a policy for
+// Pods, it would derive none of one that lists names.
+func onlyAsked(spec map[string]any, s subject) {
+	constraints, _ := spec["matchConstraints"].(map[string]any)
+	rules, _ := constraints["resourceRules"].([]any)
+	if len(s.asked) == 0 || podsAlone(constraints, rules) && !s.podsOnly {
+		return
+	}
+	for _, entry := range rules {
+		if rule, ok := entry.(map[string]any); ok && rule["resourceNames"] == nil {
+			names := []any{canaryName}
+			for _, name := range s.asked {
+				names = append(names, name)
+			}
+			rule["resourceNames"] = names
+		}
+	}
 }
 
 // copyOf is a policy with all that it says under another name, and nothing of its

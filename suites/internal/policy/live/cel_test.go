@@ -1,6 +1,7 @@
 package live
 
 import (
+	"fmt"
 	"testing"
 
 	. "github.com/onsi/gomega"
@@ -269,6 +270,60 @@ func TestNothingIsDerivedWhereOnlyPodsAreJudged(t *testing.T) {
 		g.Expect(controllers).To(BeEmpty())
 		g.Expect(in.canary.GetKind()).To(Equal("Pod"))
 	}
+}
+
+func TestACopyMatchesOnlyWhatItIsAskedAbout(t *testing.T) {
+	g := NewWithT(t)
+	object := func(name string) *unstructured.Unstructured {
+		out := canaryObject("ConfigMap", nil)
+		out.SetName(name)
+		return out
+	}
+	listed, unnamed, part, many := examplePolicy(t, twoValidations), examplePolicy(t, twoValidations), examplePolicy(t, twoValidations), examplePolicy(t, twoValidations)
+	examples := []*example.Example{
+		{Policy: listed, Object: object("b")},
+		{Policy: listed, Object: object("a")},
+		{Policy: listed, Object: object("b")},
+		{Policy: unnamed, Object: object("a")},
+		{Policy: unnamed, Object: object("")},
+		{Policy: part, Object: object("a")},
+		{Policy: part, Object: object("a"), Subresource: "scale"},
+	}
+	for i := range mostAsked + 1 {
+		examples = append(examples, &example.Example{Policy: many, Object: object(fmt.Sprint(i))})
+	}
+	library := &example.Library{Tests: []*example.Test{{Examples: examples}}}
+	g.Expect(namesAsked(library)).To(Equal(map[*example.Policy][]string{listed: {"a", "b"}}))
+
+	// The names of each rule, the one for the canary last where there is one.
+	names := func(s subject) [][]string {
+		s.aspect, s.name = wholePolicy, "p0123456789"
+		in, err := celForm{}.install(s)
+		g.Expect(err).NotTo(HaveOccurred())
+		rules, _, err := unstructured.NestedSlice(in.objects[0].Object, "spec", "matchConstraints", "resourceRules")
+		g.Expect(err).NotTo(HaveOccurred())
+		var out [][]string
+		for _, rule := range rules {
+			fields, _ := rule.(map[string]any)
+			list, _, err := unstructured.NestedStringSlice(fields, "resourceNames")
+			g.Expect(err).NotTo(HaveOccurred())
+			out = append(out, list)
+		}
+		return out
+	}
+	asked := []string{"a", "b"}
+	g.Expect(names(subject{policy: listed, asked: asked})).To(Equal([][]string{{canaryName, "a", "b"}, {canaryName, "a", "b"}, {canaryName}}))
+	g.Expect(names(subject{policy: listed})).To(Equal([][]string{nil, nil, {canaryName}}))
+	// Rules are derived only of a policy that lists no names.
+	g.Expect(names(subject{policy: examplePolicy(t, forPods), asked: asked})).To(Equal([][]string{nil}))
+	g.Expect(names(subject{policy: examplePolicy(t, forPods), asked: asked, podsOnly: true})).To(Equal([][]string{{canaryName, "a", "b"}}))
+	// Names that the policy itself lists stay.
+	own := examplePolicy(t, twoValidations)
+	rules, _, err := unstructured.NestedSlice(own.Object.Object, "spec", "matchConstraints", "resourceRules")
+	g.Expect(err).NotTo(HaveOccurred())
+	rules[0].(map[string]any)["resourceNames"] = []any{"theirs"}
+	g.Expect(unstructured.SetNestedSlice(own.Object.Object, rules, "spec", "matchConstraints", "resourceRules")).To(Succeed())
+	g.Expect(names(subject{policy: own, asked: asked})[0]).To(Equal([]string{"theirs"}))
 }
 
 func TestOneWithoutConditionsKeepsToTheSharedWebhook(t *testing.T) {

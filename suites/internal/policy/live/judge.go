@@ -171,6 +171,31 @@ func podsOnly(l *example.Library) map[*example.Policy]bool {
 	return out
 }
 
+// mostAsked is how many names of objects a copy lists at most.
+const mostAsked = 200
+
+// namesAsked are those of the objects that each policy is asked about, if it is of a
+// type that can list them. A policy is missing that is asked about an object without a
+// name, about a part of one, or about too many.
+func namesAsked(l *example.Library) map[*example.Policy][]string {
+	out := map[*example.Policy][]string{}
+	open := map[*example.Policy]bool{}
+	for _, e := range l.Examples() {
+		switch {
+		case !(celForm{}.judges(e.Policy.Object)):
+		case e.Object == nil || e.Object.GetName() == "" || e.Subresource != "":
+			open[e.Policy] = true
+		case !slices.Contains(out[e.Policy], e.Object.GetName()):
+			out[e.Policy] = append(out[e.Policy], e.Object.GetName())
+		}
+	}
+	maps.DeleteFunc(out, func(p *example.Policy, names []string) bool { return open[p] || len(names) > mostAsked })
+	for _, names := range out {
+		slices.Sort(names)
+	}
+	return out
+}
+
 var podKind = schema.GroupVersionKind{Version: "v1", Kind: "Pod"}
 
 // forCopies says whether an example is asked of a copy.
@@ -223,7 +248,7 @@ func (b *Bench) stats(out *Judgement) {
 // furnish makes what the examples of a library need whatever is asked of them: the
 // kinds, and the rights of who asks.
 func (b *Bench) furnish(ctx context.Context, l *example.Library) error {
-	b.podsOnly = podsOnly(l)
+	b.podsOnly, b.asked = podsOnly(l), namesAsked(l)
 	var objects []*unstructured.Unstructured
 	users := map[string]bool{}
 	for _, t := range l.Tests {

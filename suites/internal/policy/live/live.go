@@ -137,6 +137,9 @@ type subject struct {
 	// podsOnly: nothing but Pods is asked about, so nothing is lost where Kyverno
 	// derives no rules for what makes them.
 	podsOnly bool
+	// asked are the names of all objects that it is asked about, in order; none: it may
+	// be asked about any.
+	asked []string
 	// updates: it is asked about updates, where a legacy policy lets violations be
 	// that the old object has already.
 	updates bool
