@@ -136,7 +136,7 @@ func Run(ctx context.Context, in Input) (Result, error) {
 	}
 	tried, lacking := r.split(in.Attacks)
 	out.Verdicts = lacking
-	steps := []func(context.Context, []overlay.Overlay) ([]Verdict, error){r.sendAll, r.commitAll, r.judgeAll, r.fileAll}
+	steps := []func(context.Context, []overlay.Overlay) ([]Verdict, error){r.sendAll, r.commitAll, r.judgeAll, r.fileAll, r.givenAll}
 	var err error
 	for _, step := range steps {
 		var found []Verdict
@@ -148,7 +148,8 @@ func Run(ctx context.Context, in Input) (Result, error) {
 	}
 	r.measure(&out)
 	if err == nil && in.Depth {
-		out.Depth, err = r.deepen(ctx, tried)
+		// What meets a state of its own meets it in no round with others.
+		out.Depth, err = r.deepen(ctx, slices.DeleteFunc(slices.Clone(tried), func(o overlay.Overlay) bool { return len(o.Given) > 0 }))
 		out.Needless = r.needless(in.All)
 	}
 	if err == nil {

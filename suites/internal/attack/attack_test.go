@@ -59,6 +59,7 @@ func TestConditioned(t *testing.T) {
 		{"a policy", "False", "ReconciliationFailed", `admission webhook "x" denied the request: Policy p failed: no`, "policy p"},
 		{"rights", "False", "ReconciliationFailed", `dry-run failed (Forbidden): User "system:serviceaccount:a:b" cannot patch`, "rbac"},
 		{"validation", "False", "ReconciliationFailed", `dry-run failed (Invalid): x is invalid: y`, "api"},
+		{"nobody to ask", "False", "ReconciliationFailed", `dry-run failed (InternalError): failed calling webhook "x": connection refused`, "closed"},
 		{"anything else", "False", "ArtifactFailed", "kustomization path not found", "flux"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -220,4 +221,27 @@ func TestNames(t *testing.T) {
 	g.Expect(r.names(quota, overlay.Switch{Kind: "flag"})).To(BeFalse())
 	g.Expect(groupsOf("system:serviceaccount:beetle:reconciler")).To(Equal([]string{"system:serviceaccounts", "system:serviceaccounts:beetle", "system:authenticated"}))
 	g.Expect(groupsOf("jane")).To(Equal([]string{"system:authenticated"}))
+}
+
+func TestObservedGeneration(t *testing.T) {
+	for _, test := range []struct {
+		name    string
+		status  map[string]any
+		want    int64
+		reports bool
+	}{
+		{"nothing", nil, 0, false},
+		{"of a workload", map[string]any{"observedGeneration": int64(2)}, 2, true},
+		{"of Flux, where it failed", map[string]any{"observedGeneration": int64(2), "conditions": []any{
+			map[string]any{"type": "Reconciling", "observedGeneration": int64(9)}, map[string]any{"type": "Ready", "observedGeneration": int64(3)},
+		}}, 3, true},
+		{"without a generation", map[string]any{"conditions": []any{map[string]any{"type": "Ready"}}}, 0, false},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			g := NewWithT(t)
+			observed, reports := observedGeneration(&unstructured.Unstructured{Object: map[string]any{"status": test.status}})
+			g.Expect(observed).To(Equal(test.want))
+			g.Expect(reports).To(Equal(test.reports))
+		})
+	}
 }

@@ -50,7 +50,7 @@ func ofAttack(name string) bool {
 
 // byFlux says whether an attack is a commit whose fate Flux or the layout decides.
 func byFlux(o overlay.Overlay) bool {
-	return commits(o) && o.Attack.Layer != "check" && o.Attack.Layer != "files" && o.Attack.Layer != "network"
+	return commits(o) && len(o.Given) == 0 && o.Attack.Layer != "check" && o.Attack.Layer != "files" && o.Attack.Layer != "network"
 }
 
 // commitAll tries what goes through Git, many at once where they do not meet.

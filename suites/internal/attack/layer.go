@@ -99,6 +99,9 @@ func conditioned(o bootstrap.Object, policies []string) stop {
 	if o.Reason == "AccessDenied" {
 		return stop{layer: "acl", words: text}
 	}
+	if closed(o.Message) {
+		return stop{layer: "closed", words: text}
+	}
 	if o.Reason == "BuildFailed" {
 		return stop{layer: "build", words: text}
 	}

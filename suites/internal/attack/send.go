@@ -32,7 +32,7 @@ const (
 func (r *runner) sendAll(ctx context.Context, attacks []overlay.Overlay) ([]Verdict, error) {
 	var sent []overlay.Overlay
 	for _, o := range attacks {
-		if !commits(o) && len(o.Objects)+len(o.Reviews) > 0 {
+		if !commits(o) && len(o.Given) == 0 && len(o.Objects)+len(o.Reviews) > 0 {
 			sent = append(sent, o)
 		}
 	}
@@ -187,6 +187,9 @@ func (s *site) send(ctx context.Context, object overlay.Send, a *overlay.Attack,
 			return false, err
 		}
 		by, unknown := answered(answer, s.policies)
+		if unknown && a != nil && a.Layer == "closed" && closed(by.words) {
+			by, unknown = stop{layer: a.Layer, words: by.words}, false
+		}
 		if !dryRun && sent.Object == nil && (answer == nil || unknown) {
 			sent = again
 		}

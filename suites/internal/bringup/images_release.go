@@ -334,7 +334,7 @@ func kustomized(objects []*unstructured.Unstructured, with helmv2.Kustomize) ([]
 		if err != nil {
 			return nil, err
 		}
-		all = append(append(all, "---\n"...), data...)
+		all = append(append(all, "\n---\n"...), data...)
 	}
 	if err := errors.Join(
 		memory.WriteFile(path.Join(root, "kustomization.yaml"), kustomization),

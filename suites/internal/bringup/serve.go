@@ -141,7 +141,11 @@ func Lay(ctx context.Context, r Repository, o overlay.Overlay) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	_, err = source.Commit(ctx, r.Bare, r.Branch, AsChange(files, r.Tags, o.ID+" "+o.Title))
+	change := AsChange(files, r.Tags, o.ID+" "+o.Title)
+	for name, target := range o.Linked(r.Name) {
+		change.Files[name] = &source.File{Content: []byte(target), Mode: fs.ModeSymlink}
+	}
+	_, err = source.Commit(ctx, r.Bare, r.Branch, change)
 	return revision, err
 }
 

@@ -116,13 +116,21 @@ func copyRepository(ctx context.Context, p *platform.Platform, folder, target st
 			return err
 		}
 	}
-	for name, link := range r.Links() {
-		at := filepath.Join(target, filepath.FromSlash(name))
+	return link(target, r.Links())
+}
+
+// link makes symbolic links in a folder, in the place of what stands there.
+func link(folder string, links map[string]string) error {
+	for name, target := range links {
+		at := filepath.Join(folder, filepath.FromSlash(name))
 		if err := os.MkdirAll(filepath.Dir(at), 0o755); err != nil {
-			return fmt.Errorf("copy %s: %w", folder, err)
+			return fmt.Errorf("link %s: %w", at, err)
 		}
-		if err := os.Symlink(link, at); err != nil {
-			return fmt.Errorf("copy %s: %w", folder, err)
+		if err := os.Remove(at); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("link %s: %w", at, err)
+		}
+		if err := os.Symlink(target, at); err != nil {
+			return fmt.Errorf("link %s: %w", at, err)
 		}
 	}
 	return nil
@@ -158,5 +166,5 @@ func lay(folder, name string, o overlay.Overlay) error {
 			return fmt.Errorf("overlay %s: %w", o.ID, err)
 		}
 	}
-	return nil
+	return link(folder, o.Linked(name))
 }

@@ -142,6 +142,9 @@ type Control struct {
 	As     string `json:"as,omitempty"`
 	// Real sends it for real, and takes it back; otherwise it is a dry-run.
 	Real bool `json:"real,omitempty"`
+	// Without is «given» or «links»: the same where nothing was prepared, or where
+	// the files are no links.
+	Without string `json:"without,omitempty"`
 	// Repository, Path and Replace change a file of the attack, where it is a
 	// commit.
 	Repository string   `json:"repository,omitempty"`
@@ -206,6 +209,7 @@ func Layers() []Layer {
 		{"flux", "a Flux object acts outside of its source and its identity", "look at the flags and feature gates of the controllers", true, false},
 		{"api", "the server stores what nobody can use, or what is read as something else", "the API server itself refuses this; look at its version and feature gates", true, false},
 		{"podsecurity", "a pod gets at its node", "label the namespace pod-security.kubernetes.io/enforce: restricted", true, false},
+		{"closed", "a request passes that nobody judges while the policy engine is away", "set failurePolicy: Fail in every policy; look at what becomes of the webhook configurations when Kyverno stops", true, false},
 		{"quota", "one tenant takes what all have to live on", "look at the ResourceQuota of the shared namespace", true, false},
 		{"escalation", "whoever may write roles hands out rights that they do not have", "take the verbs escalate and bind from the role", true, false},
 		{"layout", "one tenant's text takes effect where it is read by others", "look at what the repository includes, substitutes and generates", false, false},
@@ -252,8 +256,11 @@ func (o *Overlay) roles() []error {
 	if role != Fault && o.When == "bringup" {
 		problem("when: a %s is of a platform that runs", role)
 	}
-	if len(o.Reviews) > 0 && role != AttackRole {
+	if role != AttackRole && len(o.Reviews) > 0 {
 		problem("reviews are of attacks")
+	}
+	if role != AttackRole && len(o.Given) > 0 {
+		problem("given is of attacks")
 	}
 	switch role {
 	case AttackRole:
@@ -327,6 +334,12 @@ func (o *Overlay) attackProblems() []error {
 			problem("attack.%s needs kind, namespace and name", name)
 		}
 	}
+	if len(o.Given) > 0 && (a.Control == nil || a.Control.Without != "given") {
+		problem("given: the control is the same without it: attack.control.without")
+	}
+	if len(o.Given) > 0 && (!o.Alone || !layer.Refuses || len(o.Reviews) > 0) {
+		problem("given: it needs alone: true, since others would meet that state too, and a layer that refuses objects or commits")
+	}
 	switch c := a.Control; {
 	case c == nil && known && layer.Refuses:
 		problem("attack.control is missing: what is refused whatever it says shows nothing")
@@ -341,8 +354,20 @@ func (c Control) problems(o *Overlay) []error {
 	problem := func(format string, args ...any) {
 		problems = append(problems, fmt.Errorf("attack.control"+format, args...))
 	}
-	if count(c.Object != nil, c.Review != nil, c.Replace != nil) != 1 {
-		problem(" needs one of object, review, and replace with repository and path")
+	if count(c.Object != nil, c.Review != nil, c.Replace != nil, c.Without != "") != 1 {
+		problem(" needs one of object, review, without, and replace with repository and path")
+		return problems
+	}
+	if c.Without != "" {
+		if c.Without != "given" && c.Without != "links" {
+			problem(".without %q is neither given nor links", c.Without)
+		}
+		if c.Without == "given" && len(o.Given) == 0 || c.Without == "links" && len(o.Links) == 0 {
+			problem(".without: the attack has no %s", c.Without)
+		}
+		if c.Field != "" || c.Value != nil || c.Remove || c.As != "" {
+			problem(".without is what differs, and there is more")
+		}
 		return problems
 	}
 	if c.Replace != nil {
@@ -387,7 +412,7 @@ func (o Overlay) complete() error {
 		return nil
 	}
 	a := o.Attack
-	commits := len(o.Files)+len(o.Patches) > 0
+	commits := len(o.Touches()) > 0
 	layer, _ := LayerOf(a.Layer)
 	var problems []error
 	if commits && len(o.Objects)+len(o.Reviews) > 0 && layer.Refuses {
@@ -399,10 +424,10 @@ func (o Overlay) complete() error {
 	if !commits && a.Where != nil {
 		problems = append(problems, errors.New("attack.where is of commits: objects and reviews are answered"))
 	}
-	if a.Control != nil && (a.Control.Replace != nil) != commits {
+	if a.Control != nil && a.Control.Without == "" && (a.Control.Replace != nil) != commits {
 		problems = append(problems, errors.New("attack.control must change what the attack is made of: a file, an object or a review"))
 	}
-	if len(problems) == 0 && a.Control != nil && a.Control.Replace == nil {
+	if len(problems) == 0 && a.Control != nil && a.Control.Replace == nil && a.Control.Without == "" {
 		if _, err := o.Controlled(); err != nil {
 			problems = append(problems, err)
 		}
@@ -420,6 +445,14 @@ func (o Overlay) Controlled() (Overlay, error) {
 		return Overlay{}, fmt.Errorf("overlay %s has no control", o.ID)
 	}
 	out := o
+	switch c.Without {
+	case "given":
+		out.Given = nil
+		return out, nil
+	case "links":
+		out.Links = nil
+		return out, nil
+	}
 	out.Objects, out.Reviews = nil, nil
 	switch {
 	case c.Replace != nil:

@@ -44,11 +44,41 @@ attack:
   control: {repository: platform, path: apps/atk-f06/kustomization.yaml, replace: {old: a, new: b}}
 `
 
+const goodState = `apiVersion: conformance.flux-platform/v1alpha1
+kind: Overlay
+id: ATK-P04
+title: A tenant writes while nobody can ask Kyverno.
+alone: true
+given:
+- operation: patch
+  manifest: {apiVersion: apps/v1, kind: Deployment, metadata: {name: k, namespace: kyverno}, spec: {replicas: 0}}
+objects:
+- as: system:serviceaccount:beetle:reconciler
+  manifest: {apiVersion: v1, kind: ConfigMap, metadata: {name: a, namespace: apps}}
+attack:
+  layer: closed
+  says: failed calling webhook
+  control: {without: given}
+`
+
+const goodLink = `apiVersion: conformance.flux-platform/v1alpha1
+kind: Overlay
+id: ATK-F51
+title: Values are a link.
+links:
+- {repository: developer, path: dev/beetle/config.yaml, target: ../../etc/passwd}
+attack:
+  layer: build
+  says: no such file
+  where: {kind: Kustomization, namespace: beetle, name: beetle}
+  control: {without: links}
+`
+
 // folderOf is a folder of attacks that holds one.
 func folderOf(t *testing.T, data string) fstest.MapFS {
 	t.Helper()
 	name := "attacks/ATK-N05-x"
-	for _, id := range []string{"ATK-F06", "FLT-005"} {
+	for _, id := range []string{"ATK-F06", "FLT-005", "ATK-P04", "ATK-F51"} {
 		if strings.Contains(data, "id: "+id) {
 			name = "attacks/" + id + "-x"
 		}
@@ -90,6 +120,16 @@ func TestAttackRefuses(t *testing.T) {
 		{"half a where", goodCommit, ", namespace: beetle", "", "attack.where needs kind, namespace and name"},
 		{"a control of no repository", goodCommit, "{repository: platform, path: apps", "{repository: platfrom, path: apps", "attack.control needs the repository"},
 		{"an insert of nothing", goodCommit, `text: "- atk-f06.yaml\n"`, `text: ""`, "patches[0].insert needs after and text"},
+		{"a state that others meet, too", goodState, "alone: true\n", "", "given: it needs alone: true"},
+		{"a state of somebody's", goodState, "- operation: patch", "- as: tiger\n  operation: patch", "given[0].as: what is given is of the administrator"},
+		{"a state by an unknown operation", goodState, "operation: patch", "operation: stop", `given[0].operation "stop" is not one of`},
+		{"a state without its control", goodState, "{without: given}", "{object: 0, field: metadata.name, value: b}", "given: the control is the same without it"},
+		{"a control without what is not there", goodState, "without: given", "without: links", "attack.control.without: the attack has no links"},
+		{"a control without anything", goodState, "without: given", "without: all", `attack.control.without "all" is neither given nor links`},
+		{"a control of two things", goodState, "without: given", "without: given, object: 0", "attack.control needs one of object, review, without"},
+		{"a link to nothing", goodLink, ", target: ../../etc/passwd", "", "links[0].target is missing"},
+		{"a link outside", goodLink, "path: dev/", "path: ../dev/", `links[0].path "../dev/beetle/config.yaml" is not a path inside the repository`},
+		{"a link in no repository", goodLink, "repository: developer", "repository: values", `links[0].repository "values" is not one of`},
 		{"holds without a way", goodCommit, "  says:", "  holds: [{kind: ConfigMap, name: a, field: b}]\n  says:", "attack.holds[0] needs one of contains, equals, absent"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -146,4 +186,25 @@ func TestOneField(t *testing.T) {
 			NewWithT(t).Expect(err).To(MatchError(ContainSubstring(test.want)))
 		})
 	}
+}
+
+func TestControlledWithout(t *testing.T) {
+	g := NewWithT(t)
+	overlays, err := overlay.Load(folderOf(t, goodState), "attacks", overlay.AttackRole)
+	g.Expect(err).NotTo(HaveOccurred())
+	control, err := overlays[0].Controlled()
+	g.Expect(err).NotTo(HaveOccurred())
+	g.Expect(control.Given).To(BeEmpty())
+	g.Expect(control.Objects).To(Equal(overlays[0].Objects))
+
+	overlays, err = overlay.Load(folderOf(t, goodLink), "attacks", overlay.AttackRole)
+	g.Expect(err).NotTo(HaveOccurred())
+	g.Expect(overlays[0].Touches()).To(Equal([]string{"developer"}))
+	g.Expect(overlays[0].Linked("developer")).To(Equal(map[string]string{"dev/beetle/config.yaml": "../../etc/passwd"}))
+	g.Expect(overlays[0].Linked("platform")).To(BeEmpty())
+	control, err = overlays[0].Controlled()
+	g.Expect(err).NotTo(HaveOccurred())
+	g.Expect(control.Touches()).To(BeEmpty())
+	other := overlay.Overlay{Patches: []overlay.Patch{{Repository: "developer", Path: "dev/beetle/config.yaml", Delete: true}}}
+	g.Expect(overlays[0].Meets(other)).To(BeTrue())
 }

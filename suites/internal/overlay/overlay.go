@@ -54,6 +54,12 @@ type Overlay struct {
 	Alone bool `json:"alone,omitempty"`
 	// Patches change files in place.
 	Patches []Patch `json:"patches,omitempty"`
+	// Links are symbolic links that are committed, each in the place of a file or as
+	// a new one.
+	Links []Link `json:"links,omitempty"`
+	// Given is sent as the cluster's administrator before anything else, and is in
+	// force while the attack is tried: the state that it meets.
+	Given []Send `json:"given,omitempty"`
 	// Objects are sent to the cluster, in this order, once the files are in force.
 	Objects []Send `json:"objects,omitempty"`
 	// Reviews are requests without a body that only RBAC judges.
@@ -95,6 +101,14 @@ type Insert struct {
 type Replace struct {
 	Old string `json:"old"`
 	New string `json:"new"`
+}
+
+// Link is a symbolic link in a repository.
+type Link struct {
+	Repository string `json:"repository"`
+	Path       string `json:"path"`
+	// Target is what it points to, as it is written: it need not be there.
+	Target string `json:"target"`
 }
 
 // Send is a manifest sent to the cluster as an identity.
@@ -191,9 +205,11 @@ func loadOne(fsys fs.FS, folder string) (Overlay, error) {
 	if !strings.HasPrefix(path.Base(folder), o.ID+"-") {
 		return Overlay{}, fmt.Errorf("the folder of %s must be named %s-short-name", o.ID, o.ID)
 	}
-	for i := range o.Objects {
-		if err := o.Objects[i].read(fsys, folder); err != nil {
-			return Overlay{}, fmt.Errorf("objects[%d]: %w", i, err)
+	for name, list := range map[string][]Send{"given": o.Given, "objects": o.Objects} {
+		for i := range list {
+			if err := list[i].read(fsys, folder); err != nil {
+				return Overlay{}, fmt.Errorf("%s[%d]: %w", name, i, err)
+			}
 		}
 	}
 	root := path.Join(folder, "files")
@@ -226,7 +242,7 @@ func loadOne(fsys fs.FS, folder string) (Overlay, error) {
 }
 
 func (o Overlay) changesSomething() error {
-	if len(o.Files) == 0 && len(o.Patches) == 0 && len(o.Objects) == 0 && len(o.Reviews) == 0 &&
+	if len(o.Files) == 0 && len(o.Patches) == 0 && len(o.Links) == 0 && len(o.Objects) == 0 && len(o.Reviews) == 0 &&
 		(o.Attack == nil || o.Attack.Layer != "network") {
 		return errors.New("it changes nothing: give files/, patches or objects")
 	}
@@ -270,28 +286,66 @@ func Parse(data []byte) (Overlay, error) {
 	if o.Change != nil {
 		problems = append(problems, wrongPatches("change.first", o.Change.First)...)
 	}
-	for i := range o.Objects {
-		s := &o.Objects[i]
+	problems = append(problems, wrongLinks(o.Links)...)
+	problems = append(problems, wrongSends("objects", o.Objects)...)
+	problems = append(problems, wrongSends("given", o.Given)...)
+	for i, s := range o.Given {
+		if s.As != "" {
+			problem("given[%d].as: what is given is of the administrator", i)
+		}
+	}
+	if o.When == "bringup" && len(o.Objects) > 0 {
+		problem("objects[0]: before the bring-up there is no cluster to send objects to")
+	}
+	return o, errors.Join(problems...)
+}
+
+// wrongSends lists what is wrong with manifests that stand under this name, and
+// fills in how they are sent where that is not said.
+func wrongSends(name string, sends []Send) []error {
+	var problems []error
+	problem := func(format string, args ...any) { problems = append(problems, fmt.Errorf(format, args...)) }
+	for i := range sends {
+		s := &sends[i]
 		if s.Operation == "" {
 			s.Operation = "apply"
 		}
 		if !slices.Contains(operations, s.Operation) {
-			problem("objects[%d].operation %q is not one of %s", i, s.Operation, strings.Join(operations, ", "))
+			problem("%s[%d].operation %q is not one of %s", name, i, s.Operation, strings.Join(operations, ", "))
 		}
 		if len(s.Groups) > 0 && s.As == "" {
-			problem("objects[%d].groups are nobody's: say as", i)
+			problem("%s[%d].groups are nobody's: say as", name, i)
 		}
 		if s.Subresource != "" && (s.Operation == "delete" || s.Operation == "recreate") {
-			problem("objects[%d].subresource: %s knows none", i, s.Operation)
+			problem("%s[%d].subresource: %s knows none", name, i, s.Operation)
 		}
 		if (s.Manifest == nil) == (s.File == "") {
-			problem("objects[%d] needs one of manifest, file", i)
-		}
-		if o.When == "bringup" {
-			problem("objects[%d]: before the bring-up there is no cluster to send objects to", i)
+			problem("%s[%d] needs one of manifest, file", name, i)
 		}
 	}
-	return o, errors.Join(problems...)
+	return problems
+}
+
+// wrongLinks lists what is wrong with symbolic links.
+func wrongLinks(links []Link) []error {
+	var problems []error
+	problem := func(format string, args ...any) { problems = append(problems, fmt.Errorf(format, args...)) }
+	for i, l := range links {
+		if !slices.Contains(Repositories, l.Repository) {
+			problem("links[%d].repository %q is not one of %s", i, l.Repository, strings.Join(Repositories, ", "))
+		}
+		if !insideRepository(l.Path) {
+			problem("links[%d].path %q is not a path inside the repository", i, l.Path)
+		}
+		if l.Target == "" {
+			problem("links[%d].target is missing", i)
+		}
+	}
+	return problems
+}
+
+func insideRepository(name string) bool {
+	return fs.ValidPath(name) && name != "." && !strings.HasPrefix(name+"/", ".git/")
 }
 
 // wrongPatches lists what is wrong with patches that stand under this name.
@@ -302,7 +356,7 @@ func wrongPatches(name string, patches []Patch) []error {
 		if !slices.Contains(Repositories, p.Repository) {
 			problem("%s[%d].repository %q is not one of %s", name, i, p.Repository, strings.Join(Repositories, ", "))
 		}
-		if !fs.ValidPath(p.Path) || p.Path == "." || strings.HasPrefix(p.Path+"/", ".git/") {
+		if !insideRepository(p.Path) {
 			problem("%s[%d].path %q is not a path inside the repository", name, i, p.Path)
 		}
 		if ways := count(p.Replace != nil, p.Insert != nil, p.Delete); ways != 1 {
@@ -383,6 +437,9 @@ func (o Overlay) Touches() []string {
 		for _, p := range o.Patches {
 			changed = changed || p.Repository == repository
 		}
+		for _, l := range o.Links {
+			changed = changed || l.Repository == repository
+		}
 		if changed {
 			out = append(out, repository)
 		}
@@ -420,6 +477,18 @@ func (o Overlay) Changed(repository string, read func(path string) ([]byte, erro
 		out[p.Path] = []byte(strings.Replace(string(content), old, replacement, 1))
 	}
 	return out, nil
+}
+
+// Linked maps the symbolic links that the overlay lays over a repository to what
+// they point to.
+func (o Overlay) Linked(repository string) map[string]string {
+	out := map[string]string{}
+	for _, l := range o.Links {
+		if l.Repository == repository {
+			out[l.Path] = l.Target
+		}
+	}
+	return out
 }
 
 // swap is what the patch puts for what.
@@ -473,6 +542,9 @@ func (o Overlay) places() []string {
 		if p.Insert == nil {
 			out = append(out, p.Repository+"/"+p.Path)
 		}
+	}
+	for _, l := range o.Links {
+		out = append(out, l.Repository+"/"+l.Path)
 	}
 	for _, s := range o.Objects {
 		out = append(out, fmt.Sprintf("%s %s %s %v %v", s.Manifest.GetKind(), s.Manifest.GetNamespace(), s.Manifest.GetName(), s.Select, o.Environments))

@@ -280,7 +280,10 @@ func PutBack(ctx context.Context, config *rest.Config, sent []Sent) error {
 				}
 				back := s.Before.DeepCopy()
 				back.SetResourceVersion(live.GetResourceVersion())
-				return c.Update(ctx, back)
+				if err := c.Update(ctx, back); err != nil {
+					return err
+				}
+				return restoreManagers(ctx, c, back, s.Before)
 			})
 		default:
 			err = Revert(ctx, config, []Sent{s})
