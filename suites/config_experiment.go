@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -51,6 +52,11 @@ func (x *experiment) make(ctx context.Context, edits []edit) (err error) {
 	x.changed = func(address string) bool {
 		return slices.ContainsFunc(edits, func(e edit) bool { return platform.SameRepository(e.repository.URL, address) })
 	}
+	done, err := x.hold(ctx, edits)
+	if err != nil {
+		return err
+	}
+	defer done()
 	watching, stop := context.WithCancel(ctx)
 	defer stop()
 	tenants := map[string]int{}
@@ -74,6 +80,30 @@ func (x *experiment) make(ctx context.Context, edits []edit) (err error) {
 		}
 	}
 	return x.everywhere(ctx, x.newKinds)
+}
+
+// hold keeps other runs on this session from changing the same repositories. It takes
+// them by name, so that two runs do not wait for one another.
+func (x *experiment) hold(ctx context.Context, edits []edit) (done func(), err error) {
+	repositories := map[string]bringup.Repository{}
+	for _, e := range edits {
+		repositories[e.repository.Name] = e.repository
+	}
+	var held []func()
+	done = func() {
+		for _, release := range held {
+			release()
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(repositories)) {
+		release, err := repositories[name].Change(ctx)
+		if err != nil {
+			done()
+			return nil, err
+		}
+		held = append(held, release)
+	}
+	return done, nil
 }
 
 // everywhere does something in all environments of the session at once.

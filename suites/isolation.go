@@ -24,9 +24,9 @@ var _ = perEnvironment(check.Check{
 	Level:     check.Core,
 }, func(ctx SpecContext, env *environment) {
 	var services, workloads []*unstructured.Unstructured
-	found, err := shared(ctx, env)
+	seen, err := env.look(ctx)
 	Expect(err).NotTo(HaveOccurred())
-	for _, object := range found {
+	for _, object := range seen.shared {
 		switch object.GetKind() {
 		case "Service":
 			services = append(services, object)
@@ -97,13 +97,9 @@ var _ = perEnvironment(check.Check{
 	Reference: "https://kubernetes.io/docs/concepts/security/multi-tenancy/",
 	Level:     check.Core,
 }, func(ctx SpecContext, env *environment) {
-	// A pod of an earlier rollout names what Flux has already pruned.
-	for _, tenant := range env.Tenants {
-		rolledOut(ctx, env, tenant)
-	}
-	objects, err := shared(ctx, env)
+	seen, err := env.look(ctx)
 	Expect(err).NotTo(HaveOccurred())
-	problems, followed, err := state.ReferenceCrossings(objects, platform.TenantLabel)
+	problems, followed, err := state.ReferenceCrossings(seen.shared, platform.TenantLabel)
 	Expect(err).NotTo(HaveOccurred())
 	expectNone(problems, "names that lead out of their tenant")
 	Expect(followed).NotTo(BeZero(), "no object with a tenant's label names another object")

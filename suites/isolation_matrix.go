@@ -23,11 +23,11 @@ import (
 	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/client-go/discovery"
 	authorizationclient "k8s.io/client-go/kubernetes/typed/authorization/v1"
-	"k8s.io/client-go/metadata"
 	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/your-org/flux-platform-conformance/suites/internal/check"
+	"github.com/your-org/flux-platform-conformance/suites/internal/listing"
 	"github.com/your-org/flux-platform-conformance/suites/internal/platform"
 	"github.com/your-org/flux-platform-conformance/suites/internal/state"
 )
@@ -67,7 +67,8 @@ var _ = perEnvironment(check.Check{
 	note(fmt.Sprintf("%d cells of %d identities, %d verbs on %d kinds and %d places in %.1f s (%.0f cells/s); "+
 		"%d SubjectAccessReviews in %.1f s (%.0f/s, p99 %d ms); %d writes tried as dry-runs, of which policies refused %d",
 		len(matrix.Cells), len(matrix.Identities), len(survey.in.Actions), survey.kinds(), len(survey.in.Places), took.Seconds(), float64(len(matrix.Cells))/took.Seconds(),
-		len(latencies), asked.Seconds(), float64(len(latencies))/asked.Seconds(), latencies[len(latencies)*99/100].Milliseconds(), tried, refused))
+		len(latencies), asked.Seconds(), float64(len(latencies))/asked.Seconds(), latencies[len(latencies)*99/100].Milliseconds(), tried, refused),
+		matrix.Sampling.String())
 	content, err := json.Marshal(matrix)
 	Expect(err).NotTo(HaveOccurred())
 	Expect(current.recorder.Attach(check.Attachment{
@@ -126,16 +127,13 @@ func surveyOf(ctx context.Context, env *environment) (*survey, error) {
 	if err := s.identities(ctx); err != nil {
 		return nil, err
 	}
-	preferred, err := discoverer.ServerPreferredResources()
-	if err != nil {
-		return nil, fmt.Errorf("list the kinds of %s: %w", env.Name, err)
-	}
-	if err := s.names(ctx, preferred); err != nil {
+	if err := s.names(ctx); err != nil {
 		return nil, err
 	}
 	if err := s.rights(); err != nil {
 		return nil, err
 	}
+	s.in.Sampling = state.Sample(s.in, uint64(GinkgoRandomSeed())) //nolint:gosec // seeds are not negative
 	return s, s.listed(ctx)
 }
 
@@ -154,11 +152,13 @@ func (s *survey) regular() int {
 	for _, a := range s.in.Actions {
 		count[a.Namespaced]++
 	}
-	places := map[bool]int{}
-	for _, p := range s.in.Places {
-		places[p.Namespace != ""]++
+	cells := 0
+	for i := range s.in.Identities {
+		for _, p := range s.in.Sampling.Places(i) {
+			cells += count[p.Namespace != ""]
+		}
 	}
-	return len(s.in.Identities) * (count[true]*places[true] + count[false]*places[false])
+	return cells
 }
 
 // places are all namespaces, each with those whose objects stand there, and the
@@ -304,10 +304,15 @@ func isEmpty(s string) bool { return s == "" }
 
 // names finds an object of each kind that somebody has in a place; one that its
 // tenant declares before all others.
-func (s *survey) names(ctx context.Context, lists []*metav1.APIResourceList) error {
-	c, err := metadata.NewForConfig(metadata.ConfigFor(s.env.config))
+func (s *survey) names(ctx context.Context) error {
+	lister, err := listing.New(s.env.config)
 	if err != nil {
-		return fmt.Errorf("connect to %s: %w", s.env.Name, err)
+		return err
+	}
+	lister.Patience = current.timeouts.Request
+	kinds, err := lister.Metadata(ctx)
+	if err != nil {
+		return err
 	}
 	declared := map[string]bool{}
 	for _, tenant := range s.env.Tenants {
@@ -321,47 +326,20 @@ func (s *survey) names(ctx context.Context, lists []*metav1.APIResourceList) err
 	}
 	s.in.Names = map[state.Named]string{}
 	chosen := map[state.Named]bool{} // declared
-	var guard sync.Mutex
-	group, ctx := errgroup.WithContext(ctx)
-	group.SetLimit(atOnce)
-	for _, list := range lists {
-		version, err := schema.ParseGroupVersion(list.GroupVersion)
-		if err != nil {
-			return fmt.Errorf("list the kinds of the server: %w", err)
-		}
-		for _, resource := range list.APIResources {
-			if !slices.Contains(resource.Verbs, "list") || version.Group == "metrics.k8s.io" {
-				continue
+	for _, kind := range kinds {
+		for _, object := range kind.Objects {
+			victim := object.Labels[platform.TenantLabel]
+			if here := victims[object.Namespace]; len(here) == 1 {
+				victim = here[0]
+			} else if !slices.Contains(here, victim) {
+				victim = state.OfPlatform
 			}
-			group.Go(func() error {
-				objects, err := c.Resource(version.WithResource(resource.Name)).List(ctx, metav1.ListOptions{})
-				if apierrors.IsNotFound(err) || apierrors.IsMethodNotSupported(err) {
-					return nil
-				}
-				if err != nil {
-					return fmt.Errorf("list %s: %w", resource.Name, err)
-				}
-				guard.Lock()
-				defer guard.Unlock()
-				for _, object := range objects.Items {
-					victim := object.Labels[platform.TenantLabel]
-					if here := victims[object.Namespace]; len(here) == 1 {
-						victim = here[0]
-					} else if !slices.Contains(here, victim) {
-						victim = state.OfPlatform
-					}
-					id := state.Named{Namespace: object.Namespace, Victim: victim, Group: version.Group, Resource: resource.Name}
-					own := declared[resource.Kind+" "+object.Namespace+"/"+object.Name]
-					if old, ok := s.in.Names[id]; !ok || own && !chosen[id] || own == chosen[id] && object.Name < old {
-						s.in.Names[id], chosen[id] = object.Name, own
-					}
-				}
-				return nil
-			})
+			id := state.Named{Namespace: object.Namespace, Victim: victim, Group: kind.Group, Resource: kind.Resource}
+			own := declared[kind.Name+" "+object.Namespace+"/"+object.Name]
+			if old, ok := s.in.Names[id]; !ok || own && !chosen[id] || own == chosen[id] && object.Name < old {
+				s.in.Names[id], chosen[id] = object.Name, own
+			}
 		}
-	}
-	if err := group.Wait(); err != nil {
-		return err
 	}
 	// Whom one would act as is no object.
 	flux := s.env.FluxSystem.Kustomization.GetNamespace()
@@ -477,15 +455,10 @@ func (s *survey) residuals() error {
 	return nil
 }
 
-// listed asks for each identity's rights in each namespace, as that identity.
+// listed asks for each identity's rights in each namespace that is judged for it, as
+// that identity.
 func (s *survey) listed(ctx context.Context) error {
 	s.in.Listed = make([]map[string]state.Listed, len(s.in.Identities))
-	namespaces := map[string]bool{}
-	for _, place := range s.in.Places {
-		if place.Namespace != "" {
-			namespaces[place.Namespace] = true
-		}
-	}
 	var guard sync.Mutex
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(questions)
@@ -494,6 +467,12 @@ func (s *survey) listed(ctx context.Context) error {
 		actor, err := s.env.as(identity.User, identity.Groups...)
 		if err != nil {
 			return err
+		}
+		namespaces := map[string]bool{}
+		for _, place := range s.in.Sampling.Places(i) {
+			if place.Namespace != "" {
+				namespaces[place.Namespace] = true
+			}
 		}
 		for namespace := range namespaces {
 			group.Go(func() error {

@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"strings"
+	"sync"
+	"time"
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
@@ -27,9 +29,10 @@ var _ = perEnvironment(check.Check{
 	Reference: "https://fluxcd.io/flux/components/kustomize/kustomizations/#inventory",
 	Level:     check.Core,
 }, func(ctx SpecContext, env *environment) {
-	flux, err := bootstrap.Observe(ctx, env.client)
+	seen, err := env.look(ctx)
 	Expect(err).NotTo(HaveOccurred())
-	list, err := owners(ctx, env, flux)
+	flux := seen.flux
+	list, err := owners(env, seen)
 	Expect(err).NotTo(HaveOccurred())
 	owned := map[string]int{}
 	reaching := 0
@@ -76,9 +79,9 @@ var _ = perEnvironment(check.Check{
 	Reference: "https://kubernetes.io/docs/reference/using-api/server-side-apply/#conflicts",
 	Level:     check.Core,
 }, func(ctx SpecContext, env *environment) {
-	flux, err := bootstrap.Observe(ctx, env.client)
+	seen, err := env.look(ctx)
 	Expect(err).NotTo(HaveOccurred())
-	list, err := owners(ctx, env, flux)
+	list, err := owners(env, seen)
 	Expect(err).NotTo(HaveOccurred())
 	// What a tenant declares is held against its declaration, field by field, by the
 	// check that is judged for the tenant.
@@ -88,7 +91,7 @@ var _ = perEnvironment(check.Check{
 			declared[state.InventoryID(o.Unstructured)] = true
 		}
 	}
-	problems, judged, err := state.Takeovers(list, appliedAt(flux), func(o *unstructured.Unstructured) bool {
+	problems, judged, err := state.Takeovers(list, appliedAt(seen.flux), func(o *unstructured.Unstructured) bool {
 		return declared[state.InventoryID(o)]
 	})
 	Expect(err).NotTo(HaveOccurred())
@@ -98,21 +101,14 @@ var _ = perEnvironment(check.Check{
 
 // owners finds whose each object of the shared namespaces is, and of the cluster's
 // each that refers into them.
-func owners(ctx context.Context, env *environment, flux []bootstrap.Object) ([]state.Ownership, error) {
-	in := state.OwnersInput{
-		Inventories: inventories(flux), Applied: appliedAt(flux), Tenants: appliers(env), TenantLabel: platform.TenantLabel,
-	}
-	var err error
-	if in.Objects, err = shared(ctx, env); err != nil {
-		return nil, err
-	}
-	if len(in.Objects) == 0 {
+func owners(env *environment, seen *moment) ([]state.Ownership, error) {
+	if len(seen.shared) == 0 {
 		return nil, fmt.Errorf("the tenants' namespaces in %s are empty", env.Name)
 	}
-	if in.Cluster, err = everything(ctx, env, metav1.NamespaceAll); err != nil {
-		return nil, err
-	}
-	return state.Owners(in), nil
+	return state.Owners(state.OwnersInput{
+		Objects: seen.shared, Cluster: seen.cluster,
+		Inventories: inventories(seen.flux), Applied: appliedAt(seen.flux), Tenants: appliers(env), TenantLabel: platform.TenantLabel,
+	}), nil
 }
 
 // appliedAt is when each Kustomization and HelmRelease last applied what it lists.
@@ -179,6 +175,50 @@ func inventory(o bootstrap.Object) []string {
 	return out
 }
 
+// moment is what an environment held at one time.
+type moment struct {
+	at time.Time
+	// flux are all Flux objects.
+	flux []bootstrap.Object
+	// shared are all objects of the tenants' shared namespaces, cluster those that
+	// are in none.
+	shared, cluster []*unstructured.Unstructured
+}
+
+// moments keeps the look at an environment that several checks share.
+type moments struct {
+	guard sync.Mutex
+	taken *moment
+}
+
+// look is the environment as it is when the first check of a run asks, once all
+// that was being rolled out has been: the checks that change what is served come
+// after all who look.
+func (e *environment) look(ctx context.Context) (*moment, error) {
+	e.moments.guard.Lock()
+	defer e.moments.guard.Unlock()
+	if e.moments.taken == nil {
+		// A pod of an earlier rollout names what Flux has already pruned.
+		for _, tenant := range e.Tenants {
+			rolledOut(ctx, e, tenant)
+		}
+		m := &moment{at: time.Now()}
+		var err error
+		if m.flux, err = bootstrap.Observe(ctx, e.client); err != nil {
+			return nil, fmt.Errorf("look at %s: %w", e.Name, err)
+		}
+		if m.shared, err = shared(ctx, e); err != nil {
+			return nil, fmt.Errorf("look at %s: %w", e.Name, err)
+		}
+		if m.cluster, err = everything(ctx, e, metav1.NamespaceAll); err != nil {
+			return nil, fmt.Errorf("look at %s: %w", e.Name, err)
+		}
+		e.moments.taken = m
+	}
+	note("all kinds listed at " + e.moments.taken.at.UTC().Format("15:04:05Z"))
+	return e.moments.taken, nil
+}
+
 // shared lists all objects of the namespaces that tenants' workloads go to, each
 // namespace once however many tenants share it.
 func shared(ctx context.Context, env *environment) ([]*unstructured.Unstructured, error) {
@@ -208,5 +248,6 @@ func everything(ctx context.Context, env *environment, namespace string) ([]*uns
 	if err != nil {
 		return nil, err
 	}
+	lister.Patience = current.timeouts.Request
 	return lister.Namespace(ctx, namespace)
 }

@@ -65,6 +65,8 @@ type environment struct {
 	visitors visitors
 	// hosts are the answers that the tenants' hosts gave.
 	hosts hosts
+	// moments is the look at all objects that checks share.
+	moments moments
 }
 
 // as returns a client that acts as somebody else: through a copy of the

@@ -2,6 +2,7 @@ package suites
 
 import (
 	"path/filepath"
+	"strings"
 	"testing"
 
 	. "github.com/onsi/ginkgo/v2"
@@ -28,6 +29,13 @@ func TestSuites(t *testing.T) {
 	var state bringup.State
 	if _, err := session.ReadState(found.File(), &state); err != nil {
 		t.Fatal(err)
+	}
+	mended, err := bringup.Mend(t.Context(), state)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(mended) > 0 {
+		t.Logf("a killed run had left changes in %s: they were taken back", strings.Join(mended, ", "))
 	}
 	view, err := bringup.Open(t.Context(), state, filepath.Join(found.Dir, "trees"))
 	if err != nil {

@@ -49,7 +49,10 @@ func (b *bringUp) serve(ctx context.Context, input Input) error {
 		return err
 	}
 	results = append(results, drawn...)
-	for _, r := range results {
+	for i, r := range results {
+		if results[i].Served, err = source.Head(ctx, r.Bare, r.Branch); err != nil {
+			return fmt.Errorf("find what is served for %s: %w", r.URL, err)
+		}
 		for _, address := range b.spellings(r.URL) {
 			answers = append(answers, source.Answer{URL: address, Repository: r.Bare})
 		}

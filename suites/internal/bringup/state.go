@@ -99,6 +99,8 @@ type Repository struct {
 	Branch   string   `json:"branch"`
 	Tags     []string `json:"tags"`
 	Revision string   `json:"revision"`
+	// Served is the commit that the session came up with.
+	Served string `json:"served"`
 }
 
 // EnvironmentState is one cluster of a session.

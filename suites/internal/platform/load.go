@@ -61,6 +61,7 @@ func Load(ctx context.Context, o Options) (*Platform, error) {
 		return nil, err
 	}
 	l.remember()
+	l.platform.artifacts = &artifacts{sources: l.sources}
 	return l.platform, nil
 }
 

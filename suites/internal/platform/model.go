@@ -30,6 +30,7 @@ type Platform struct {
 	Problems []Problem
 
 	repositories []Repository
+	artifacts    *artifacts
 }
 
 // Unread is something that the loader did not read.

@@ -64,6 +64,16 @@ func waitLock(ctx context.Context, path string, create bool) (*os.File, error) {
 	return file, nil
 }
 
+// Hold takes the lock on the file at path for this process as soon as it is free. It
+// lasts until it is released or the process ends.
+func Hold(ctx context.Context, path string) (release func(), err error) {
+	file, err := waitLock(ctx, path, true)
+	if err != nil {
+		return nil, err
+	}
+	return func() { _ = file.Close() }, nil
+}
+
 // lockFolder makes the folder at path, if need be, and keeps other processes from
 // changing what it holds until the returned function is called. They do so for
 // milliseconds, and the system frees the lock of one that is killed, so it waits for

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"encoding/json"
 	"fmt"
+	"path"
 	"slices"
 	"sort"
 	"strings"
@@ -25,6 +26,7 @@ const (
 	AreaArtifact     = "artifact"
 	AreaInclude      = "include"
 	AreaSubstitution = "substitution"
+	AreaNetwork      = "network"
 )
 
 // Flow is one path on which what is one tenant's reaches what is another's, or its
@@ -62,6 +64,22 @@ type FlowInput struct {
 	Tenants []string
 	// TenantOf is the tenant of an object; empty: it is nobody's.
 	TenantOf func(*unstructured.Unstructured) string
+	// Artifact lists the files in the artifact of a GitRepository; or why they are
+	// not known. Nil: of none.
+	Artifact func(*unstructured.Unstructured) (files []Carried, unknown string)
+	// Namespaces are the objects of that kind, by whose labels NetworkPolicies go.
+	Namespaces []*unstructured.Unstructured
+}
+
+// Carried is a file in the artifact of a source.
+type Carried struct {
+	// Path in the artifact, File in its repository.
+	Path, File string
+	// Platform says that the repository is the platform's own: who writes there is
+	// the platform, whoever draws on it.
+	Platform bool
+	// Tenants are those whose objects are made of it, or of others in its folder.
+	Tenants []string
 }
 
 // Flows lists every path by which a tenant's bytes reach a pod of its own, or of
@@ -77,6 +95,9 @@ func Flows(in FlowInput) ([]Flow, error) {
 	c.selectors()
 	c.endpoints()
 	if err := c.hosts(); err != nil {
+		return nil, err
+	}
+	if err := c.policies(); err != nil {
 		return nil, err
 	}
 	for _, object := range in.Control {
@@ -242,7 +263,9 @@ func (c *flows) flux(object *unstructured.Unstructured) {
 	switch object.GetKind() {
 	case "Kustomization":
 		c.source(object, to, "spec", "sourceRef")
-		c.folder(object, to, "spec.path", text("spec", "path"))
+		if source := c.target(object, "spec", "sourceRef"); !c.carries(object, to, AreaArtifact, "spec.path", source, text("spec", "path"), false) {
+			c.path(object, to, AreaArtifact, "spec.path", text("spec", "path"))
+		}
 		c.inputs(object, to, AreaSubstitution, "spec", "postBuild", "substituteFrom")
 	case "HelmRelease":
 		c.source(object, to, "spec", "chart", "spec", "sourceRef")
@@ -256,7 +279,21 @@ func (c *flows) flux(object *unstructured.Unstructured) {
 			name, _, _ := unstructured.NestedString(fields, "repository", "name")
 			from, _, _ := unstructured.NestedString(fields, "fromPath")
 			c.use(object, to, AreaInclude, field+".repository", "GitRepository", object.GetNamespace(), name)
-			c.path(object, to, AreaInclude, field+".fromPath", from)
+			included := c.control[address{object.GetNamespace(), "GitRepository", name}]
+			if !c.carries(object, to, AreaInclude, field+".fromPath", included, from, false) {
+				c.path(object, to, AreaInclude, field+".fromPath", from)
+			}
+		}
+		field := "spec.ignore"
+		if text("spec", "ignore") == "" {
+			// All of a repository is fetched where nobody chose; what is included is
+			// chosen, and a build can read whatever is in its artifact.
+			if field = "spec.url"; !c.built(object) {
+				return
+			}
+		}
+		if c.carries(object, to, AreaArtifact, field, object, "", true) {
+			return
 		}
 		for _, line := range strings.Split(text("spec", "ignore"), "\n") {
 			if kept, ok := strings.CutPrefix(strings.TrimSpace(line), "!"); ok {
@@ -264,6 +301,84 @@ func (c *flows) flux(object *unstructured.Unstructured) {
 			}
 		}
 	}
+}
+
+// built says whether a Kustomization is built from a source itself.
+func (c *flows) built(source *unstructured.Unstructured) bool {
+	return slices.ContainsFunc(c.Control, func(o *unstructured.Unstructured) bool {
+		return o.GetKind() == "Kustomization" && c.target(o, "spec", "sourceRef") == source
+	})
+}
+
+// target is the source that a reference names; nil where it is not there.
+func (c *flows) target(object *unstructured.Unstructured, path ...string) *unstructured.Unstructured {
+	ref, _, _ := unstructured.NestedStringMap(object.Object, path...)
+	return c.control[address{cmp.Or(ref["namespace"], object.GetNamespace()), ref["kind"], ref["name"]}]
+}
+
+// carries notes whose files a tenant's object takes from a source: those below a
+// folder of its artifact, or of its own repository only, without what it includes.
+// It says whether they are known; names of folders have to do where they are not.
+func (c *flows) carries(object *unstructured.Unstructured, to, area, field string, source *unstructured.Unstructured, folder string, own bool) bool {
+	if to == "" || c.Artifact == nil || source == nil || source.GetKind() != "GitRepository" {
+		return false
+	}
+	files, unknown := c.Artifact(source)
+	if unknown != "" {
+		return false
+	}
+	folder = strings.TrimPrefix(path.Clean("/"+folder), "/")
+	type share struct {
+		first string
+		count int
+	}
+	shares := map[string]*share{}
+	for _, f := range files {
+		if folder != "" && !strings.HasPrefix(f.Path, folder+"/") || own && f.Path != f.File {
+			continue
+		}
+		for _, from := range c.whose(f, to) {
+			if shares[from] == nil {
+				shares[from] = &share{first: f.File}
+			}
+			shares[from].count++
+		}
+	}
+	for _, from := range sortedKeys(shares) {
+		what, more := shares[from].first, ""
+		if n := shares[from].count - 1; n > 0 {
+			more = fmt.Sprintf(" and %d more", n)
+		}
+		if folder != "" {
+			what = folder + ": " + what
+		}
+		c.add(area, from, to, object, field, "%s%s", what, more)
+	}
+	return true
+}
+
+// whose tells the tenants whose bytes a file holds that one of them gets: those
+// whose objects are made of it. What all are made of is nobody's in particular, and
+// so is the platform's own repository, but for folders that bear the name of who
+// draws on them. Names decide where nothing is made of a file, or where some share
+// it.
+func (c *flows) whose(f Carried, to string) []string {
+	named := c.bearer(f.File, to)
+	switch {
+	case f.Platform:
+		if slices.Contains(f.Tenants, named) {
+			return []string{named}
+		}
+		return nil
+	case named != "" && (len(f.Tenants) == 0 || slices.Contains(f.Tenants, named)):
+		return []string{named}
+	case len(f.Tenants) == 1:
+		return f.Tenants
+	case len(f.Tenants) == len(c.Tenants):
+		return nil
+	}
+	// One that some share is each one's of the others, and the tenant's own.
+	return f.Tenants
 }
 
 // source is the path from a source's artifact to what is made of it.
@@ -291,23 +406,23 @@ func (c *flows) use(object *unstructured.Unstructured, to, area, field, kind, na
 	}
 }
 
-// folder is the path from the files that a Kustomization is built from.
-func (c *flows) folder(object *unstructured.Unstructured, to, field, folder string) {
-	c.path(object, to, AreaArtifact, field, folder)
+// path notes from whose folder files come, where only the folder's name is known.
+func (c *flows) path(object *unstructured.Unstructured, to, area, field, folder string) {
+	if from := c.bearer(folder, to); from != "" {
+		c.add(area, from, to, object, field, "%s", folder)
+	}
 }
 
-// path notes from whose folder files come: a folder is the tenant's whose name it,
-// or one above it, bears.
-func (c *flows) path(object *unstructured.Unstructured, to, area, field, folder string) {
+// bearer is the tenant whose name a folder, or one above it, bears; the one that
+// gets the files before others.
+func (c *flows) bearer(folder, to string) string {
 	from := ""
 	for _, step := range strings.Split(folder, "/") {
 		if slices.Contains(c.Tenants, step) && (from == "" || step == to) {
 			from = step
 		}
 	}
-	if from != "" {
-		c.add(area, from, to, object, field, "%s", folder)
-	}
+	return from
 }
 
 // FlowMap says what reaches whom, for one cluster. Lists are never null.
@@ -317,11 +432,44 @@ type FlowMap struct {
 	// Own lead from a tenant to itself, Platform from or to nobody in particular.
 	Own      []Flow `json:"own"`
 	Platform []Flow `json:"platform"`
+	// Network says what is to be thought of the paths that NetworkPolicies open:
+	// they are what is declared, whether or not anything enforces it.
+	Network NetworkMap `json:"network"`
+	// ByName are the sources whose files are not known, and why: of those the names
+	// of folders were judged alone.
+	ByName []string `json:"byName"`
+}
+
+// NetworkMap is what the NetworkPolicies of the shared namespaces declare beyond
+// the paths that their rules open.
+type NetworkMap struct {
+	Policies int `json:"policies"`
+	// Open are the tenants whose pods others' may reach since no policy holds
+	// either.
+	Open []string `json:"open"`
+	// Enforced says whether the network was seen to keep to them; Evidence how.
+	Enforced bool   `json:"enforced"`
+	Evidence string `json:"evidence"`
+}
+
+// String is one line for people.
+func (m NetworkMap) String() string {
+	text := fmt.Sprintf("network: %d policies declare who reaches whom; ", m.Policies)
+	if m.Enforced {
+		text += "they are enforced: "
+	} else {
+		text += "NOTHING HERE IS KNOWN TO ENFORCE THEM: "
+	}
+	text += cmp.Or(m.Evidence, "nobody tried")
+	if len(m.Open) > 0 {
+		text += "; no policy keeps other tenants' pods from those of " + some(m.Open, 8)
+	}
+	return text + "\n"
 }
 
 // FlowsMap arranges paths by whether they cross.
 func FlowsMap(list []Flow) FlowMap {
-	out := FlowMap{Crossings: []Flow{}, Own: []Flow{}, Platform: []Flow{}}
+	out := FlowMap{Crossings: []Flow{}, Own: []Flow{}, Platform: []Flow{}, ByName: []string{}, Network: NetworkMap{Open: []string{}}}
 	for _, f := range list {
 		switch {
 		case f.Crosses():
@@ -373,6 +521,10 @@ func (m FlowMap) String() string {
 			mark = "CROSSES "
 		}
 		fmt.Fprintf(&out, "%-*s  from %-*s  %s%s\n", width, p.to, width, p.from, mark, strings.Join(parts, ", "))
+	}
+	out.WriteString(m.Network.String())
+	for _, line := range m.ByName {
+		out.WriteString("by the names of folders alone: " + line + "\n")
 	}
 	return out.String()
 }

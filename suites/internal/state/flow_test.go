@@ -202,8 +202,152 @@ func TestFlowMap(t *testing.T) {
 	g.Expect(found.String()).To(Equal(`beetle    from beetle    volume 1
 beetle    from platform  reference 1
 beetle    from sonar     CROSSES volume 1
+network: 0 policies declare who reaches whom; NOTHING HERE IS KNOWN TO ENFORCE THEM: nobody tried
 `))
 	content, err := state.FlowsMap(nil).JSON()
 	g.Expect(err).NotTo(HaveOccurred())
-	g.Expect(string(content)).To(Equal(`{"crossings":[],"own":[],"platform":[]}`))
+	g.Expect(string(content)).To(Equal(`{"crossings":[],"own":[],"platform":[],"network":{"policies":0,"open":[],"enforced":false,"evidence":""},"byName":[]}`))
+}
+
+// Whose a folder is shows by who draws on it, whatever it is called.
+func TestFlowsOfFiles(t *testing.T) {
+	t.Parallel()
+	file := func(path string, tenants ...string) state.Carried {
+		return state.Carried{Path: path, File: path, Tenants: tenants}
+	}
+	platforms := func(f state.Carried) state.Carried {
+		f.Platform = true
+		return f
+	}
+	values := `{kind: GitRepository, metadata: {name: values, namespace: tiger, ` + belongs("tiger") + `}, spec: {ignore: "/*\n!/dev"}}`
+	composed := `{kind: GitRepository, metadata: {name: composed, namespace: tiger, ` + belongs("tiger") + `}, spec: {include: [
+		{repository: {name: values}, fromPath: dev/line-9, toPath: own}, {repository: {name: values}, fromPath: dev/line-7, toPath: more}]}}`
+	whole := `{kind: GitRepository, metadata: {name: values, namespace: tiger, ` + belongs("tiger") + `}, spec: {}}`
+	builds := `{kind: Kustomization, metadata: {name: tiger, namespace: tiger, ` + belongs("tiger") + `}, spec: {path: ./dev/line-9, sourceRef: {kind: GitRepository, name: values}}}`
+	common := `{kind: GitRepository, metadata: {name: everything, namespace: flux-system}}`
+	applies := `{kind: Kustomization, metadata: {name: tiger, namespace: tiger, ` + belongs("tiger") + `}, spec: {path: ./dev/line-7, sourceRef: {kind: GitRepository, name: everything, namespace: flux-system}}}`
+	for _, row := range []struct {
+		name    string
+		control []string
+		files   map[string][]state.Carried
+		unknown string
+		wants   []string
+	}{
+		{"its own folder", []string{values}, map[string][]state.Carried{"values": {file("dev/line-9/c.yaml", "tiger")}}, "", nil},
+		{"another's, by include", []string{values, composed}, map[string][]state.Carried{"values": {
+			file("dev/line-9/c.yaml", "tiger"), file("dev/line-7/c.yaml", "beetle"), file("dev/line-7/d.yaml", "beetle"),
+		}}, "", []string{
+			`artifact: spec.ignore of GitRepository tiger/values: from "beetle" to "tiger": dev/line-7/c.yaml and 1 more`,
+			`include: spec.include[1].fromPath of GitRepository tiger/composed: from "beetle" to "tiger": dev/line-7: dev/line-7/c.yaml and 1 more`,
+		}},
+		{"a folder that begins alike", []string{values, composed}, map[string][]state.Carried{"values": {file("dev/line-77/c.yaml")}}, "", nil},
+		{"another's, by path", []string{common, applies}, map[string][]state.Carried{"everything": {
+			file("dev/line-9/c.yaml", "tiger"), file("dev/line-7/c.yaml", "beetle"),
+		}}, "", []string{`artifact: spec.path of Kustomization tiger/tiger: from "beetle" to "tiger": dev/line-7: dev/line-7/c.yaml`}},
+		{"one that some share", []string{values}, map[string][]state.Carried{"values": {file("dev/java/c.yaml", "beetle", "tiger")}}, "", []string{
+			`artifact: spec.ignore of GitRepository tiger/values: from "beetle" to "tiger": dev/java/c.yaml`,
+		}},
+		{"one that all share", []string{values}, map[string][]state.Carried{"values": {file("dev/common/c.yaml", "beetle", "sonar", "tiger")}}, "", nil},
+		{"one that both are made of, and bears the one's name", []string{values}, map[string][]state.Carried{"values": {file("dev/beetle/c.yaml", "beetle", "tiger")}}, "", []string{
+			`artifact: spec.ignore of GitRepository tiger/values: from "beetle" to "tiger": dev/beetle/c.yaml`,
+		}},
+		{"one of another's name, and nobody's", []string{values}, map[string][]state.Carried{"values": {file("dev/sonar/c.yaml")}}, "", []string{
+			`artifact: spec.ignore of GitRepository tiger/values: from "sonar" to "tiger": dev/sonar/c.yaml`,
+		}},
+		{"the platform's base of some", []string{values}, map[string][]state.Carried{"values": {platforms(file("apps/java/d.yaml", "beetle"))}}, "", nil},
+		{"the platform's folder of another's name", []string{values}, map[string][]state.Carried{"values": {platforms(file("values/beetle/d.yaml", "beetle"))}}, "", []string{
+			`artifact: spec.ignore of GitRepository tiger/values: from "beetle" to "tiger": values/beetle/d.yaml`,
+		}},
+		{"a whole repository of which only a part is included", []string{whole, composed}, map[string][]state.Carried{"values": {
+			file("dev/line-9/c.yaml", "tiger"), file("dev/line-6/c.yaml", "beetle"),
+		}}, "", nil},
+		{"a whole repository that is built", []string{whole, builds}, map[string][]state.Carried{"values": {
+			file("dev/line-9/c.yaml", "tiger"), file("dev/line-6/c.yaml", "beetle"),
+		}}, "", []string{`artifact: spec.url of GitRepository tiger/values: from "beetle" to "tiger": dev/line-6/c.yaml`}},
+		{"files that nobody knows", []string{values, composed}, nil, "no folder answers", nil},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			t.Parallel()
+			g := NewWithT(t)
+			in := state.FlowInput{
+				Tenants:  []string{"beetle", "sonar", "tiger"},
+				TenantOf: func(o *unstructured.Unstructured) string { return state.TenantOf(o, tenantLabel) },
+				Artifact: func(o *unstructured.Unstructured) ([]state.Carried, string) {
+					return row.files[o.GetName()], row.unknown
+				},
+			}
+			for _, text := range row.control {
+				in.Control = append(in.Control, parse(t, text))
+			}
+			list, err := state.Flows(in)
+			g.Expect(err).NotTo(HaveOccurred())
+			var found []string
+			for _, f := range state.FlowsMap(list).Crossings {
+				found = append(found, f.String())
+			}
+			g.Expect(found).To(Equal(row.wants))
+		})
+	}
+}
+
+func TestFlowsOfNetworkPolicies(t *testing.T) {
+	t.Parallel()
+	pods := []string{
+		`{kind: Deployment, metadata: {name: b, namespace: apps, ` + belongs("beetle") + `}, spec: {template: {metadata: {labels: {app: b}}, spec: {}}}}`,
+		`{kind: Deployment, metadata: {name: s, namespace: apps, ` + belongs("sonar") + `}, spec: {template: {metadata: {labels: {app: s}}, spec: {}}}}`,
+	}
+	policy := func(name, spec string) string {
+		return `{kind: NetworkPolicy, metadata: {name: ` + name + `, namespace: apps}, spec: ` + spec + `}`
+	}
+	deny := policy("deny", `{podSelector: {}, policyTypes: [Ingress, Egress]}`)
+	fromBeetle := policy("from", `{podSelector: {matchLabels: {app: s}}, ingress: [{from: [{podSelector: {matchLabels: {app: b}}}]}]}`)
+	for _, row := range []struct {
+		name     string
+		policies []string
+		wants    []string
+		open     []string
+	}{
+		{"none", nil, nil, []string{"beetle", "sonar"}},
+		{"all denied", []string{deny}, nil, []string{}},
+		{"one lets another in, who is free to send", []string{fromBeetle}, []string{
+			`network: spec.ingress[0].from of NetworkPolicy apps/from: from "beetle" to "sonar": pods of beetle, declared`,
+		}, []string{"beetle"}},
+		{"one lets another in, who is not let out", []string{deny, fromBeetle}, nil, []string{}},
+		{"and is let out", []string{deny, fromBeetle, policy("to", `{podSelector: {}, policyTypes: [Egress], egress: [{to: [{podSelector: {}}]}]}`)}, []string{
+			`network: spec.egress[0].to of NetworkPolicy apps/to: from "beetle" to "sonar": pods of sonar, declared`,
+			`network: spec.ingress[0].from of NetworkPolicy apps/from: from "beetle" to "sonar": pods of beetle, declared`,
+		}, []string{}},
+		{"a rule for everybody", []string{policy("all", `{podSelector: {matchLabels: {app: s}}, ingress: [{}]}`)}, []string{
+			`network: spec.ingress[0].from of NetworkPolicy apps/all: from "beetle" to "sonar": pods of beetle, declared`,
+		}, []string{"beetle"}},
+		{"of its own namespace by name", []string{policy("ns", `{podSelector: {matchLabels: {app: s}}, ingress: [{from: [{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: apps}}}]}]}`)}, []string{
+			`network: spec.ingress[0].from of NetworkPolicy apps/ns: from "beetle" to "sonar": pods of beetle, declared`,
+		}, []string{"beetle"}},
+		{"of another namespace", []string{deny, policy("ns", `{podSelector: {}, ingress: [{from: [{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: ingress}}}]}]}`)}, nil, []string{}},
+		{"addresses outside", []string{policy("ip", `{podSelector: {}, policyTypes: [Ingress, Egress], ingress: [{from: [{ipBlock: {cidr: 0.0.0.0/0}}]}]}`)}, nil, []string{}},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			t.Parallel()
+			g := NewWithT(t)
+			in := state.FlowInput{
+				Tenants:    []string{"beetle", "sonar"},
+				TenantOf:   func(o *unstructured.Unstructured) string { return state.TenantOf(o, tenantLabel) },
+				Namespaces: []*unstructured.Unstructured{parse(t, `{kind: Namespace, metadata: {name: apps}}`), parse(t, `{kind: Namespace, metadata: {name: ingress}}`)},
+			}
+			for _, text := range append(append([]string{}, pods...), row.policies...) {
+				in.Objects = append(in.Objects, parse(t, text))
+			}
+			list, err := state.Flows(in)
+			g.Expect(err).NotTo(HaveOccurred())
+			var found []string
+			for _, f := range state.FlowsMap(list).Crossings {
+				found = append(found, f.String())
+			}
+			g.Expect(found).To(Equal(row.wants))
+			declared, err := state.Network(in)
+			g.Expect(err).NotTo(HaveOccurred())
+			g.Expect(declared.Open).To(Equal(row.open))
+			g.Expect(declared.Enforced).To(BeFalse(), "what is declared is not what is enforced")
+		})
+	}
 }

@@ -20,8 +20,73 @@ const (
 // shows an identity's own, the other tenants' and the platform's.
 const mostColumns = 8
 
+// mostRows is how many identities a heat map shows one by one; beyond that those
+// of a role that hold no surprise are one row.
+const mostRows = 24
+
 // tally counts the cells of one identity and one owner.
 type tally struct{ needed, residual, guarded, untried, unanswered, may, mayNot, unknown int }
+
+func (t tally) surprises() bool { return t.unanswered+t.may+t.mayNot > 0 }
+
+func (t *tally) add(o tally) {
+	t.needed += o.needed
+	t.residual += o.residual
+	t.guarded += o.guarded
+	t.untried += o.untried
+	t.unanswered += o.unanswered
+	t.may += o.may
+	t.mayNot += o.mayNot
+	t.unknown += o.unknown
+}
+
+// row is an identity, or several, of a heat map.
+type row struct {
+	name, role string
+	tallies    map[string]*tally
+	given      int
+}
+
+// gather makes one row of those of a role that hold no surprise.
+func gather(rows []row) []row {
+	if len(rows) <= mostRows {
+		return rows
+	}
+	var out []row
+	given, members := map[string]int{}, map[string]int{}
+	var order []string
+	sums := map[string]*row{}
+	for _, r := range rows {
+		alarming := false
+		for _, t := range r.tallies {
+			alarming = alarming || t.surprises()
+		}
+		if alarming {
+			out = append(out, r)
+			continue
+		}
+		sum := sums[r.role]
+		if sum == nil {
+			sum = &row{role: r.role, tallies: map[string]*tally{}}
+			sums[r.role] = sum
+			order = append(order, r.role)
+		}
+		members[r.role]++
+		given[r.role] += r.given
+		for _, name := range sortedKeys(r.tallies) {
+			if sum.tallies[name] == nil {
+				sum.tallies[name] = &tally{}
+			}
+			sum.tallies[name].add(*r.tallies[name])
+		}
+	}
+	for _, role := range order {
+		sum := sums[role]
+		sum.name, sum.given = fmt.Sprintf("%d without surprise", members[role]), given[role]
+		out = append(out, *sum)
+	}
+	return out
+}
 
 // mark is a part of a heat map's cell.
 type mark struct {
@@ -118,14 +183,18 @@ func (m *Matrix) HeatMap(colour bool) string {
 		}
 		return "\x1b[" + code + "m" + text + "\x1b[0m"
 	}
+	all := make([]row, 0, len(m.Identities))
+	for i, identity := range m.Identities {
+		all = append(all, row{identity.Name, identity.Role, tallies[i], given[i]})
+	}
 	rows := [][]string{append([]string{"who", "as"}, columns...)}
 	rows[0] = append(rows[0], "everybody's")
 	painted := [][]string{rows[0]}
-	for i, identity := range m.Identities {
-		plain, bright := []string{identity.Name, identity.Role}, []string{identity.Name, identity.Role}
+	for _, one := range gather(all) {
+		plain, bright := []string{one.name, one.role}, []string{one.name, one.role}
 		for _, name := range columns {
 			var p, b []string
-			if t := tallies[i][name]; t != nil {
+			if t := one.tallies[name]; t != nil {
 				for _, mark := range t.marks() {
 					if mark.count > 0 {
 						text := fmt.Sprintf("%d%s", mark.count, mark.sign)
@@ -138,7 +207,7 @@ func (m *Matrix) HeatMap(colour bool) string {
 			}
 			plain, bright = append(plain, strings.Join(p, " ")), append(bright, strings.Join(b, " "))
 		}
-		text := fmt.Sprint(given[i])
+		text := fmt.Sprint(one.given)
 		rows, painted = append(rows, append(plain, text)), append(painted, append(bright, text))
 	}
 	widths := make([]int, len(rows[0]))
@@ -164,5 +233,6 @@ func (m *Matrix) HeatMap(colour bool) string {
 	for _, reason := range slices.Sorted(maps.Keys(reasons)) {
 		out.WriteString("residual: " + verbsOf(reasons[reason]) + ": " + reason + "\n")
 	}
+	out.WriteString("judged: " + m.Sampling.String() + "\n")
 	return out.String()
 }

@@ -178,8 +178,8 @@ const (
 type Cell struct {
 	// Identity is its place in Matrix.Identities.
 	Identity int
-	Action
-	Place
+	*Action
+	*Place
 	// Name of the object; empty where none is named.
 	Name     string
 	Expected Expectation
@@ -204,6 +204,8 @@ type MatrixInput struct {
 	Identities []Identity
 	Actions    []Action
 	Places     []Place
+	// Sampling chose the places that are judged for each identity.
+	Sampling Sampling
 	// Names has an object of each kind that somebody has in a namespace.
 	Names map[Named]string
 	// Rights are those that are known.
@@ -215,7 +217,7 @@ type MatrixInput struct {
 	Live RBAC
 	// Listed are, for each identity, the rights in each namespace by the server's
 	// own list. Where it names the same in two namespaces, one question answers
-	// for both.
+	// for both; among many tenants also where it names the same for two identities.
 	Listed []map[string]Listed
 }
 
@@ -225,9 +227,11 @@ type Matrix struct {
 	Cells      []Cell
 	// Requests are those that have to be answered, in Answer.
 	Requests []Request
-	// Regular counts the cells of identities, actions and places; the others are
-	// objects that a role names.
+	// Regular counts the cells of identities, actions and the places that are judged
+	// for them; the others are objects that a role names.
 	Regular int
+	// Sampling says what is judged.
+	Sampling Sampling
 
 	answers []answer
 	grants  [][]Grant
@@ -249,7 +253,12 @@ func NewMatrix(in MatrixInput) (*Matrix, error) {
 	if len(in.Listed) != len(in.Identities) {
 		return nil, fmt.Errorf("lay out the matrix: %d identities, and rights listed for %d", len(in.Identities), len(in.Listed))
 	}
-	m := &Matrix{Identities: in.Identities, rights: in.Rights, asked: map[Request]int{}}
+	if len(in.Sampling.chosen) != len(in.Identities) {
+		return nil, fmt.Errorf("lay out the matrix: %d identities, and places chosen for %d", len(in.Identities), len(in.Sampling.chosen))
+	}
+	m := &Matrix{Identities: in.Identities, Sampling: in.Sampling, rights: in.Rights, asked: map[Request]int{}}
+	m.Cells = make([]Cell, 0, in.cells())
+	main := mainPlaces(in.Places)
 	rights := map[key]*Right{}
 	for i := range m.rights {
 		r := &m.rights[i]
@@ -262,21 +271,24 @@ func NewMatrix(in MatrixInput) (*Matrix, error) {
 		}
 	}
 	defaults := in.Live.Defaults()
+	shared := alike(in.Listed, in.Sampling.Sampled())
 	for i, identity := range in.Identities {
+		places := in.Sampling.Places(i)
 		beside := map[string]bool{}
-		for _, p := range in.Places {
+		for _, p := range places {
 			if _, known := beside[p.Victim]; !known {
-				beside[p.Victim] = near(in, identity, p.Victim)
+				// Who was chosen from many is there to be asked for.
+				beside[p.Victim] = in.Sampling.Sampled() || near(in, identity, p.Victim)
 			}
 		}
 		m.grants = append(m.grants, in.Live.GrantsTo(identity.User, identity.Groups))
 		given := defaults.GrantsTo(identity.User, identity.Groups)
-		same := alike(in.Listed[i])
+		same := shared[i]
 		extra := ruleNames(in.Listed[i])
-		add := func(a Action, p Place, name string, turn int) {
+		add := func(a *Action, p *Place, name string, turn int) {
 			c := Cell{Identity: i, Action: a, Place: p, Name: name, request: -1}
 			m.expect(&c, in, rights, given)
-			q := Request{Identity: i, Action: a, Namespace: p.Namespace, Name: name}
+			q := Request{Identity: i, Action: *a, Namespace: p.Namespace, Name: name}
 			if slices.Contains(whole, a.Verb) {
 				q.Name = ""
 			}
@@ -284,7 +296,8 @@ func NewMatrix(in MatrixInput) (*Matrix, error) {
 			// does the namespace, where the rules are the same. What tenants have side by
 			// side is asked for by name all the same.
 			if list := same[p.Namespace]; len(list) > 0 && (!p.Shared || q.Name == "") {
-				q.Namespace, q.Name = list[turn%len(list)], ""
+				who := list[turn%len(list)]
+				q.Identity, q.Namespace, q.Name = who.identity, who.namespace, ""
 			}
 			at, ok := m.asked[q]
 			if !ok {
@@ -295,8 +308,10 @@ func NewMatrix(in MatrixInput) (*Matrix, error) {
 			c.request = at
 			m.Cells = append(m.Cells, c)
 		}
-		for _, p := range in.Places {
-			for turn, a := range in.Actions {
+		for at := range places {
+			p := &places[at]
+			for turn := range in.Actions {
+				a := &in.Actions[turn]
 				if a.Namespaced != (p.Namespace != "") {
 					continue
 				}
@@ -308,10 +323,15 @@ func NewMatrix(in MatrixInput) (*Matrix, error) {
 				m.Regular++
 			}
 		}
-		for _, p := range mainPlaces(in.Places) {
-			for turn, a := range in.Actions {
+		for at := range main {
+			p := &main[at]
+			if len(extra[p.Namespace]) == 0 {
+				continue
+			}
+			for turn := range in.Actions {
+				a := &in.Actions[turn]
 				for _, name := range extra[p.Namespace][schema.GroupResource{Group: a.Group, Resource: a.Resource}] {
-					q := Request{Identity: i, Action: a, Namespace: p.Namespace, Name: name}
+					q := Request{Identity: i, Action: *a, Namespace: p.Namespace, Name: name}
 					if _, asked := m.asked[q]; !asked && a.Namespaced == (p.Namespace != "") && !slices.Contains(whole, a.Verb) {
 						add(a, p, name, turn)
 					}
@@ -326,6 +346,27 @@ func NewMatrix(in MatrixInput) (*Matrix, error) {
 	m.victims = slices.Compact(m.victims)
 	m.answers = make([]answer, len(m.Requests))
 	return m, nil
+}
+
+// cells counts those that the input will have, but for names in rules.
+func (in MatrixInput) cells() int {
+	namespaced := 0
+	for _, a := range in.Actions {
+		if a.Namespaced {
+			namespaced++
+		}
+	}
+	count := 0
+	for i := range in.Identities {
+		for _, p := range in.Sampling.Places(i) {
+			if p.Namespace != "" {
+				count += namespaced
+				continue
+			}
+			count += len(in.Actions) - namespaced
+		}
+	}
+	return count
 }
 
 // mainPlaces has each namespace once, as the platform's where it is shared.
@@ -343,30 +384,62 @@ func mainPlaces(places []Place) []Place {
 	return out
 }
 
-// alike maps each namespace in which the server lists the identity's rights
+// spot is an identity in a namespace, or with an empty one in the cluster's scope.
+type spot struct {
+	identity  int
+	namespace string
+}
+
+// alike maps, for each identity, each namespace in which the server lists its rights
 // completely, and by no object's name, to all those where they are the same; and
-// the cluster's scope to itself, where no list names an object.
-func alike(listed map[string]Listed) map[string][]string {
-	class := map[string][]string{}
-	out := map[string][]string{"": {""}}
-	for _, namespace := range slices.Sorted(maps.Keys(listed)) {
-		l := listed[namespace]
-		byName := slices.ContainsFunc(l.Rules, func(r rbacv1.PolicyRule) bool { return len(r.ResourceNames) > 0 })
-		if !l.Complete || byName {
-			delete(out, "")
-			continue
-		}
-		var rules []string
-		for _, rule := range l.Rules {
-			rules = append(rules, fmt.Sprint(rule.Verbs, rule.APIGroups, rule.Resources))
-		}
-		sort.Strings(rules)
-		text := strings.Join(rules, "\n")
-		class[text] = append(class[text], namespace)
+// the cluster's scope likewise, where no list names an object. Among many that
+// goes for all identities: a question that is the same for several is asked once,
+// now as this one of them, now as that one.
+func alike(listed []map[string]Listed, among bool) []map[string][]spot {
+	type class struct {
+		identity int // or -1
+		text     string
 	}
-	for _, namespaces := range class {
-		for _, namespace := range namespaces {
-			out[namespace] = namespaces
+	members := map[class][]spot{}
+	of := make([]map[string]class, len(listed))
+	for i := range listed {
+		of[i] = map[string]class{}
+		whose := i
+		if among {
+			whose = -1
+		}
+		wide := true
+		var texts []string
+		for _, namespace := range slices.Sorted(maps.Keys(listed[i])) {
+			l := listed[i][namespace]
+			byName := slices.ContainsFunc(l.Rules, func(r rbacv1.PolicyRule) bool { return len(r.ResourceNames) > 0 })
+			if !l.Complete || byName {
+				wide = false
+				continue
+			}
+			var rules []string
+			for _, rule := range l.Rules {
+				rules = append(rules, fmt.Sprint(rule.Verbs, rule.APIGroups, rule.Resources))
+			}
+			sort.Strings(rules)
+			text := strings.Join(rules, "\n")
+			texts = append(texts, text)
+			id := class{whose, text}
+			of[i][namespace] = id
+			members[id] = append(members[id], spot{i, namespace})
+		}
+		if wide {
+			sort.Strings(texts)
+			id := class{whose, "the cluster's scope\n" + strings.Join(slices.Compact(texts), "\n\n")}
+			of[i][""] = id
+			members[id] = append(members[id], spot{i, ""})
+		}
+	}
+	out := make([]map[string][]spot, len(listed))
+	for i := range listed {
+		out[i] = map[string][]spot{}
+		for namespace, id := range of[i] {
+			out[i][namespace] = members[id]
 		}
 	}
 	return out
@@ -633,8 +706,9 @@ func (m *Matrix) Problems() []string {
 			out = append(out, m.Identities[i].Name+" may do nothing at all, not even what Kubernetes gives to everybody: that it is refused shows nothing")
 		}
 	}
+	used := m.used()
 	for i := range m.rights {
-		if r := &m.rights[i]; r.Origin != "" && !m.used(r) {
+		if r := &m.rights[i]; r.Origin != "" && !used[r.Origin] {
 			out = append(out, fmt.Sprintf("%s: %s has no right that this residual is about (%s): take it out", r.Origin, r.Identity, r.Resource))
 		}
 	}
@@ -642,12 +716,15 @@ func (m *Matrix) Problems() []string {
 	return out
 }
 
-// used says whether a right, or another of the same origin, is one that somebody
-// has.
-func (m *Matrix) used(r *Right) bool {
-	return slices.ContainsFunc(m.Cells, func(c Cell) bool {
-		return c.right != nil && c.right.Origin == r.Origin && m.Allowed(&c)
-	})
+// used are the origins of the rights that somebody has.
+func (m *Matrix) used() map[string]bool {
+	out := map[string]bool{}
+	for i := range m.Cells {
+		if c := &m.Cells[i]; c.right != nil && c.right.Origin != "" && m.Allowed(c) {
+			out[c.right.Origin] = true
+		}
+	}
+	return out
 }
 
 func where(namespace string) string {
@@ -697,8 +774,9 @@ func verbsOf(kinds map[string][]string) string {
 	return some(list, 12)
 }
 
-// MarshalJSON has every cell: those that are allowed one by one, with what allows
-// them, the others by identity and place as the verbs of each kind.
+// MarshalJSON has every cell that was judged: those that are allowed one by one,
+// with what allows them, the others by identity and place as the verbs of each
+// kind; where places were sampled, as their number.
 func (m *Matrix) MarshalJSON() ([]byte, error) {
 	type open struct {
 		Identity  string      `json:"identity"`
@@ -717,18 +795,21 @@ func (m *Matrix) MarshalJSON() ([]byte, error) {
 		Identity  string              `json:"identity"`
 		Namespace string              `json:"namespace,omitempty"`
 		Victim    string              `json:"victim"`
-		Kinds     map[string][]string `json:"kinds"`
+		Cells     int                 `json:"cells"`
+		Kinds     map[string][]string `json:"kinds,omitempty"`
 		// Needed are those of them that it would need.
 		Needed []string `json:"needed,omitempty"`
 	}
 	out := struct {
 		Identities []Identity `json:"identities"`
 		Victims    []string   `json:"victims"`
+		Sampling   Sampling   `json:"sampling"`
+		Judged     string     `json:"judged"`
 		Cells      int        `json:"cells"`
 		Requests   int        `json:"requests"`
 		Allowed    []open     `json:"allowed"`
 		Denied     []*closed  `json:"denied"`
-	}{Identities: m.Identities, Victims: m.victims, Cells: len(m.Cells), Requests: len(m.Requests), Allowed: []open{}, Denied: []*closed{}}
+	}{Identities: m.Identities, Victims: m.victims, Sampling: m.Sampling, Judged: m.Sampling.String(), Cells: len(m.Cells), Requests: len(m.Requests), Allowed: []open{}, Denied: []*closed{}}
 	type block struct {
 		identity          int
 		namespace, victim string
@@ -750,7 +831,11 @@ func (m *Matrix) MarshalJSON() ([]byte, error) {
 			blocks[id] = b
 			out.Denied = append(out.Denied, b)
 		}
-		b.Kinds[c.Kind()] = append(b.Kinds[c.Kind()], c.Verb)
+		b.Cells++
+		// Of many tenants a list of all that nobody may is longer than anybody reads.
+		if !m.Sampling.Sampled() {
+			b.Kinds[c.Kind()] = append(b.Kinds[c.Kind()], c.Verb)
+		}
 		if c.Expected == Needed {
 			b.Needed = append(b.Needed, c.String())
 		}

@@ -106,13 +106,20 @@ func input(t *testing.T, texts ...string) state.MatrixInput {
 // that RBAC allows are refused by.
 func answered(t *testing.T, in state.MatrixInput) *state.Matrix {
 	t.Helper()
+	if in.Sampling.Pairs == 0 {
+		in.Sampling = state.Sample(in, 1)
+	}
 	m, err := state.NewMatrix(in)
 	if err != nil {
 		t.Fatal(err)
 	}
+	grants := make([][]state.Grant, len(in.Identities))
+	for i, identity := range in.Identities {
+		grants[i] = in.Live.GrantsTo(identity.User, identity.Groups)
+	}
 	for i, q := range m.Requests {
 		allowed := false
-		for _, grant := range in.Live.GrantsTo(in.Identities[q.Identity].User, in.Identities[q.Identity].Groups) {
+		for _, grant := range grants[q.Identity] {
 			if grant.Namespace != "" && grant.Namespace != q.Namespace {
 				continue
 			}
@@ -200,6 +207,9 @@ func TestMatrix(t *testing.T) {
 func TestMatrixRequests(t *testing.T) {
 	g := NewWithT(t)
 	in := input(t, applies, binds)
+	in.Sampling = state.Sample(in, 1)
+	g.Expect(in.Sampling.Sampled()).To(BeFalse())
+	g.Expect(in.Sampling.String()).To(Equal("every identity against every place: 16 pairs of 2 tenants"))
 	m, err := state.NewMatrix(in)
 	g.Expect(err).NotTo(HaveOccurred())
 	g.Expect(m.Regular).To(Equal(2 * (5*5 + 1*3)))
@@ -221,6 +231,10 @@ func TestMatrixRequests(t *testing.T) {
 	m, err = state.NewMatrix(in)
 	g.Expect(err).NotTo(HaveOccurred())
 	g.Expect(m.Requests).To(HaveLen(2 * ((6 + 3) + 5 + 5 + 1)))
+
+	in.Sampling = state.Sampling{}
+	_, err = state.NewMatrix(in)
+	g.Expect(err).To(MatchError(ContainSubstring("2 identities, and places chosen for 0")))
 
 	in.Listed = nil
 	_, err = state.NewMatrix(in)

@@ -12,7 +12,7 @@ import (
 
 const api = "apiVersion: rbac.authorization.k8s.io/v1, "
 
-func rbac(t *testing.T, texts ...string) state.RBAC {
+func rbac(t testing.TB, texts ...string) state.RBAC {
 	t.Helper()
 	var objects []*unstructured.Unstructured
 	for _, text := range texts {

@@ -14,7 +14,7 @@ import (
 
 const tenantLabel = "toolkit.fluxcd.io/tenant"
 
-func parse(t *testing.T, text string) *unstructured.Unstructured {
+func parse(t testing.TB, text string) *unstructured.Unstructured {
 	t.Helper()
 	data, err := yaml.YAMLToJSON([]byte(text))
 	if err != nil {
