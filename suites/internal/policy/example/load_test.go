@@ -235,6 +235,7 @@ spec: {validations: [{expression: "true"}]}
 		{"an unknown operation", edit("result: pass", "result: pass\n  operation: UPDATES"), []string{testPath + `:23: the operation "UPDATES" is none of CREATE, UPDATE, DELETE; did you mean UPDATE?`}, 1},
 		{"no policy", edit("- policy: names\n  is", "- is"), []string{testPath + ":13: the entry names no policy"}, 2},
 		{"an unknown policy", edit("- policy: names\n", "- policy: name\n"), []string{testPath + `:13: no policy file of this test holds the policy "name"; did you mean names?`}, 2},
+		{"a policy that no result can find", edit("[bad]\n  result: fail\n", "[bad]\n  result: fail\n- {policy: names, kind: ConfigMap, resources: [bad], result: fail}\n").with("names.yaml", "a: b: c\n"), []string{"names.yaml:1: it is no valid YAML: ", testPath + `:13: no policy file of this test holds the policy "names", of which not all can be read`}, 2},
 		{"a test without a policy", edit("policies:\n- ../names.yaml\n- ../labels.yaml\n", ""), []string{testPath + `:10: no policy file of this test holds the policy "names": the test names none; list it under policies`, testPath + `:15: no policy file of this test holds the policy "labels": the test names none`}, 0},
 		{"an unknown rule", edit("rule: has-team", "rule: has-a-team"), []string{testPath + `:19: ClusterPolicy labels has no rule "has-a-team"; did you mean has-team?`}, 1},
 		{"an unknown resource", edit("[bad]", "[worse, bad]"), []string{testPath + `:16: the result matches nothing: no resource file of this test holds "worse"`}, 3},

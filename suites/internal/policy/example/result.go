@@ -114,9 +114,15 @@ func (w *world) policyOf(place Place, name text) *Policy {
 	switch {
 	case len(found) == 0:
 		mend := check.DidYouMean(own, w.policyNames())
-		if !w.namesPolicies {
+		switch {
+		case !w.namesPolicies:
 			mend = ": the test names none; list it under policies"
+		case w.unread && w.missing[name.string]:
+			return nil // it may well stand in the file of which all is told
+		case w.unread:
+			mend = ", of which not all can be read" + nearest(own, w.policyNames())
 		}
+		w.missing[name.string] = true
 		w.loader.find(w.at(name.line), "no policy file of this test holds the policy %q%s", name.string, mend)
 		return nil
 	case len(found) > 1:

@@ -26,7 +26,11 @@ type world struct {
 	// dir is the absolute folder that its paths start from.
 	dir string
 	// namesPolicies: it lists files of policies, whatever they hold.
-	namesPolicies              bool
+	namesPolicies bool
+	// unread: not everything in them could be read. missing are the policies that are
+	// not found there, as it was told.
+	unread                     bool
+	missing                    map[string]bool
 	policies                   map[string][]*Policy
 	resources, targets, params []*objectFile
 	values                     valuesSpec
@@ -147,15 +151,18 @@ func unsupportedBy(file testFile) string {
 }
 
 func (w *world) readPolicies(names []text) {
-	w.policies, w.namesPolicies = map[string][]*Policy{}, len(names) > 0
+	w.policies, w.missing, w.namesPolicies = map[string][]*Policy{}, map[string]bool{}, len(names) > 0
 	seen := map[string]bool{}
 	for _, name := range names {
-		for _, full := range w.loader.paths(w.at(name.line), w.dir, name.string, "the policy file", true) {
+		paths := w.loader.paths(w.at(name.line), w.dir, name.string, "the policy file", true)
+		w.unread = w.unread || len(paths) == 0
+		for _, full := range paths {
 			if seen[full] {
 				continue
 			}
 			seen[full] = true
 			file := w.loader.objects(full)
+			w.unread = w.unread || file.err != nil || len(file.findings) > 0
 			if file.err != nil {
 				w.loader.find(w.at(name.line), "the policy file %q cannot be read: %s", name.string, reason(file.err))
 				continue
