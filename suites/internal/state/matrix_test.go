@@ -39,12 +39,13 @@ func TestActions(t *testing.T) {
 const (
 	applies = `kind: Role, metadata: {namespace: apps, name: applies}, rules: [
 		{apiGroups: [""], resources: [configmaps], verbs: [get, patch]}, {apiGroups: [""], resources: [pods], verbs: [list]}]`
-	stars    = `kind: Role, metadata: {namespace: apps, name: applies}, rules: [{apiGroups: ["*"], resources: ["*"], verbs: ["*"]}]`
-	poor     = `kind: Role, metadata: {namespace: apps, name: applies}, rules: [{apiGroups: [""], resources: [configmaps], verbs: [get]}, {apiGroups: [""], resources: [pods], verbs: [list]}]`
-	oneOf    = `kind: Role, metadata: {namespace: apps, name: one}, rules: [{apiGroups: [""], resources: [secrets], verbs: [get], resourceNames: [tls]}]`
-	bindsOne = `kind: RoleBinding, metadata: {namespace: apps, name: one}, roleRef: {kind: Role, name: one}, subjects: [{kind: ServiceAccount, namespace: apps, name: default}]`
-	binds    = `kind: RoleBinding, metadata: {namespace: apps, name: beetle}, roleRef: {kind: Role, name: applies}, subjects: [{kind: ServiceAccount, namespace: beetle, name: reconciler}]`
-	basics   = `kind: ClusterRole, metadata: {name: "system:basic-user", labels: {kubernetes.io/bootstrapping: rbac-defaults}}, rules: [{apiGroups: [authorization.k8s.io], resources: [selfsubjectaccessreviews], verbs: [create]}]`
+	stars     = `kind: Role, metadata: {namespace: apps, name: applies}, rules: [{apiGroups: ["*"], resources: ["*"], verbs: ["*"]}]`
+	poor      = `kind: Role, metadata: {namespace: apps, name: applies}, rules: [{apiGroups: [""], resources: [configmaps], verbs: [get]}, {apiGroups: [""], resources: [pods], verbs: [list]}]`
+	oneOf     = `kind: Role, metadata: {namespace: apps, name: one}, rules: [{apiGroups: [""], resources: [secrets], verbs: [get], resourceNames: [tls]}]`
+	bindsOne  = `kind: RoleBinding, metadata: {namespace: apps, name: one}, roleRef: {kind: Role, name: one}, subjects: [{kind: ServiceAccount, namespace: apps, name: default}]`
+	binds     = `kind: RoleBinding, metadata: {namespace: apps, name: beetle}, roleRef: {kind: Role, name: applies}, subjects: [{kind: ServiceAccount, namespace: beetle, name: reconciler}]`
+	basics    = `kind: ClusterRole, metadata: {name: "system:basic-user", labels: {kubernetes.io/bootstrapping: rbac-defaults}}, rules: [{apiGroups: [authorization.k8s.io], resources: [selfsubjectaccessreviews], verbs: [create]}]`
+	basically = `kind: ClusterRoleBinding, metadata: {name: "system:basic-user"}, roleRef: {kind: ClusterRole, name: "system:basic-user"}, subjects: [{kind: Group, name: "system:authenticated"}]`
 )
 
 // input is a matrix of two identities, and two tenants beside the platform, with
@@ -78,7 +79,7 @@ func input(t *testing.T, texts ...string) state.MatrixInput {
 			{Identity: "beetle/reconciler", Namespace: "apps", Resource: "configmaps", Verbs: []string{"get", "patch"}, Needed: true, Reason: "it applies them"},
 			{Identity: "beetle/reconciler", Namespace: "apps", Resource: "pods", Verbs: []string{"list"}, Needed: true, Reason: "it looks at their health"},
 		},
-		Live: rbac(t, append(texts, basics, forall)...),
+		Live: rbac(t, append(texts, basics, basically)...),
 	}
 	for _, a := range []struct{ namespace, name, role, tenant string }{{"beetle", "reconciler", "reconciler", "beetle"}, {"apps", "default", "workload", ""}} {
 		identity := state.Identity{Name: a.namespace + "/" + a.name, Role: a.role}

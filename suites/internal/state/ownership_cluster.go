@@ -234,28 +234,6 @@ func (w *walker) subject(path string, fields map[string]any) {
 	}
 }
 
-// kubernetesOwnOfCluster says whether Kubernetes itself, or what makes a cluster of
-// it, puts this object there.
-func kubernetesOwnOfCluster(object *unstructured.Unstructured) bool {
-	if report(object) || object.GetLabels()["kubernetes.io/bootstrapping"] != "" {
-		return true
-	}
-	name := object.GetName()
-	switch object.GetKind() {
-	case "Namespace":
-		return slices.Contains([]string{"default", "kube-system", "kube-public", "kube-node-lease"}, name)
-	case "Node", "CSINode":
-		return true
-	case "PriorityClass":
-		return strings.HasPrefix(name, "system-")
-	case "ClusterRole", "ClusterRoleBinding":
-		return strings.HasPrefix(name, "kubeadm:")
-	case "FlowSchema", "PriorityLevelConfiguration":
-		return object.GetAnnotations()["apf.kubernetes.io/autoupdate-spec"] == "true"
-	}
-	return false
-}
-
 // allocatedFor is the object that an address, a volume or a list of endpoints was
 // made for.
 func (o owners) allocatedFor(object *unstructured.Unstructured) *unstructured.Unstructured {

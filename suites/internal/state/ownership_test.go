@@ -81,8 +81,24 @@ func TestOwnersOfTheCluster(t *testing.T) {
 			"subjects[0].name is apps", "", "no inventory",
 		},
 		{
-			"one of Kubernetes", `{kind: ClusterRoleBinding, metadata: {name: x, labels: {kubernetes.io/bootstrapping: rbac-defaults}}, subjects: [{kind: Group, name: "system:authenticated"}]}`,
+			"one of Kubernetes", `{kind: ClusterRoleBinding, metadata: {name: "system:discovery"}, roleRef: {kind: ClusterRole, name: "system:discovery"}, subjects: [{kind: Group, name: "system:authenticated"}]}`,
 			"subjects[0] is the group system:authenticated", state.OwnerKubernetes, "",
+		},
+		{
+			"one that is labelled so", `{kind: ClusterRoleBinding, metadata: {name: "system:everybody", labels: {kubernetes.io/bootstrapping: rbac-defaults}}, roleRef: {kind: ClusterRole, name: "system:everybody"}, subjects: [{kind: Group, name: "system:authenticated"}]}`,
+			"subjects[0] is the group system:authenticated", "", "no inventory",
+		},
+		{
+			"one of its name with another role", `{kind: ClusterRoleBinding, metadata: {name: "system:discovery"}, roleRef: {kind: ClusterRole, name: admin}, subjects: [{kind: Group, name: "system:authenticated"}]}`,
+			"subjects[0] is the group system:authenticated", "", "no inventory",
+		},
+		{
+			"one of its name for one group more", `{kind: ClusterRoleBinding, metadata: {name: "system:discovery"}, roleRef: {kind: ClusterRole, name: "system:discovery"}, subjects: [{kind: Group, name: "system:authenticated"}, {kind: Group, name: guests}]}`,
+			"subjects[0] is the group system:authenticated", "", "no inventory",
+		},
+		{
+			"a queue of its own", `{kind: FlowSchema, metadata: {name: mine, annotations: {apf.kubernetes.io/autoupdate-spec: "true"}}, spec: {rules: [{subjects: [{kind: Group, name: "system:serviceaccounts"}]}]}}`,
+			"spec.rules[0].subjects[0] is the group system:serviceaccounts", "", "no inventory",
 		},
 		{
 			"a webhook that selects by name", `{kind: ValidatingWebhookConfiguration, metadata: {name: x}, webhooks: [{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: apps}}}]}`,
@@ -134,7 +150,8 @@ func TestOwnersOfTheCluster(t *testing.T) {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
 			g := NewWithT(t)
-			o, found := ownership(state.Owners(world(t, row.object)), parse(t, row.object).GetKind(), "x")
+			object := parse(t, row.object)
+			o, found := ownership(state.Owners(world(t, row.object)), object.GetKind(), object.GetName())
 			if row.refers == "" {
 				g.Expect(found).To(BeFalse())
 				return
@@ -146,7 +163,7 @@ func TestOwnersOfTheCluster(t *testing.T) {
 				return
 			}
 			g.Expect(o.Problem).To(HavePrefix(row.problem))
-			g.Expect(o.String()).To(HavePrefix(o.Kind + " x: "))
+			g.Expect(o.String()).To(HavePrefix(o.Kind + " " + o.Name + ": "))
 		})
 	}
 	g := NewWithT(t)

@@ -56,23 +56,6 @@ func add[T any](object *unstructured.Unstructured, to *[]T) error {
 	return err
 }
 
-// bootstrapping marks the roles and bindings that the API server makes itself.
-const bootstrapping = "kubernetes.io/bootstrapping"
-
-// Defaults are the roles and bindings that Kubernetes itself made. Bindings only
-// count by names that are its own: whoever may write bindings can label them.
-func (r RBAC) Defaults() RBAC {
-	made := func(o metav1.Object) bool { return o.GetLabels()[bootstrapping] == "rbac-defaults" }
-	return RBAC{
-		Roles:        keep(r.Roles, func(o rbacv1.Role) bool { return made(&o) }),
-		ClusterRoles: keep(r.ClusterRoles, func(o rbacv1.ClusterRole) bool { return made(&o) }),
-		RoleBindings: keep(r.RoleBindings, func(o rbacv1.RoleBinding) bool { return made(&o) && strings.HasPrefix(o.Name, "system:") }),
-		ClusterRoleBindings: keep(r.ClusterRoleBindings, func(o rbacv1.ClusterRoleBinding) bool {
-			return made(&o) && strings.HasPrefix(o.Name, "system:")
-		}),
-	}
-}
-
 // With are these roles and bindings and those of another RBAC.
 func (r RBAC) With(other RBAC) RBAC {
 	return RBAC{

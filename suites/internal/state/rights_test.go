@@ -1,6 +1,7 @@
 package state_test
 
 import (
+	"strings"
 	"testing"
 
 	. "github.com/onsi/gomega"
@@ -32,9 +33,9 @@ const (
 	reads      = `kind: RoleBinding, metadata: {namespace: apps, name: reads}, roleRef: {kind: Role, name: reader}, subjects: [{kind: ServiceAccount, namespace: beetle, name: reconciler}]`
 	lists      = `kind: ClusterRole, metadata: {name: lister}, rules: [{apiGroups: [""], resources: [secrets], verbs: [get, list]}]`
 	listsAll   = `kind: ClusterRoleBinding, metadata: {name: lists}, roleRef: {kind: ClusterRole, name: lister}, subjects: [{kind: Group, name: "system:serviceaccounts:beetle"}]`
-	everybody  = `kind: ClusterRole, metadata: {name: "system:basic-user", labels: {kubernetes.io/bootstrapping: rbac-defaults}}, rules: [{nonResourceURLs: [/healthz], verbs: [get]}]`
-	forall     = `kind: ClusterRoleBinding, metadata: {name: "system:basic-user", labels: {kubernetes.io/bootstrapping: rbac-defaults}}, roleRef: {kind: ClusterRole, name: "system:basic-user"}, subjects: [{kind: Group, name: "system:authenticated"}]`
-	pretending = `kind: ClusterRoleBinding, metadata: {name: debug, labels: {kubernetes.io/bootstrapping: rbac-defaults}}, roleRef: {kind: ClusterRole, name: lister}, subjects: [{kind: Group, name: "system:authenticated"}]`
+	everybody  = `kind: ClusterRole, metadata: {name: "system:public-info-viewer", labels: {kubernetes.io/bootstrapping: rbac-defaults}}, rules: [{nonResourceURLs: [/healthz], verbs: [get]}]`
+	forall     = `kind: ClusterRoleBinding, metadata: {name: "system:public-info-viewer", labels: {kubernetes.io/bootstrapping: rbac-defaults}}, roleRef: {kind: ClusterRole, name: "system:public-info-viewer"}, subjects: [{kind: Group, name: "system:authenticated"}]`
+	pretending = `kind: ClusterRoleBinding, metadata: {name: "system:debug", labels: {kubernetes.io/bootstrapping: rbac-defaults}}, roleRef: {kind: ClusterRole, name: lister}, subjects: [{kind: Group, name: "system:authenticated"}]`
 )
 
 func TestGrants(t *testing.T) {
@@ -110,7 +111,20 @@ func TestExcess(t *testing.T) {
 			"a binding that pretends to be Kubernetes' own",
 			[]string{lists, pretending},
 			map[string]string{"apps": `[{apiGroups: [""], resources: [secrets], verbs: [get]}]`},
-			[]string{"ClusterRoleBinding debug (ClusterRole lister) grants in apps: get secrets"},
+			[]string{"ClusterRoleBinding system:debug (ClusterRole lister) grants in apps: get secrets"},
+		},
+		{
+			"a role of Kubernetes' own that was made wider",
+			[]string{strings.Replace(everybody, "rules: [", `rules: [{apiGroups: [""], resources: [secrets], verbs: [get]}, `, 1)},
+			map[string]string{"apps": `[{apiGroups: [""], resources: [secrets], verbs: [get]}]`},
+			[]string{"ClusterRoleBinding system:public-info-viewer (ClusterRole system:public-info-viewer) grants in apps: get secrets"},
+		},
+		{
+			"a binding of Kubernetes' own with one more group",
+			[]string{strings.Replace(strings.ReplaceAll(forall, "system:public-info-viewer", "system:discovery"), "system:authenticated", "system:serviceaccounts:beetle", 1),
+				strings.ReplaceAll(everybody, "system:public-info-viewer", "system:discovery")},
+			map[string]string{"apps": `[{nonResourceURLs: [/apis], verbs: [get]}]`},
+			[]string{"no binding that is there now grants in apps: get /apis"},
 		},
 		{
 			"an address", nil,
@@ -119,7 +133,11 @@ func TestExcess(t *testing.T) {
 		},
 	} {
 		t.Run(row.name, func(t *testing.T) {
-			live := rbac(t, append(row.live, everybody, forall)...)
+			texts := row.live
+			if len(texts) == 0 || !strings.Contains(texts[0], "system:public-info-viewer") {
+				texts = append(texts, everybody)
+			}
+			live := rbac(t, append(texts, forall)...)
 			declared := rbac(t, reader, reads).With(live.Defaults())
 			excess := state.NewExcess(declared.Grants("beetle", "reconciler"), live.Grants("beetle", "reconciler"))
 			for namespace, may := range row.rights {
@@ -127,6 +145,26 @@ func TestExcess(t *testing.T) {
 			}
 			NewWithT(t).Expect(excess.Problems()).To(Equal(row.want))
 		})
+	}
+}
+
+// A role that collects others is no more than what Kubernetes and the platform put
+// into it, whatever has been collected.
+func TestDefaultsOfWhatWasCollected(t *testing.T) {
+	const (
+		written = `managedFields: [{manager: kube-apiserver}, {manager: clusterrole-aggregation-controller}]`
+		edited  = `managedFields: [{manager: kube-apiserver}, {manager: kubectl-edit}]`
+		view    = `kind: ClusterRole, metadata: {name: view, ` + written + `}, aggregationRule: {clusterRoleSelectors: [{matchLabels: {to: view}}]}, rules: [{apiGroups: [""], resources: [secrets], verbs: [get]}]`
+		part    = `kind: ClusterRole, metadata: {name: "system:aggregate-to-view", labels: {to: view}, MANAGED}, rules: [{apiGroups: [""], resources: [pods], verbs: [get]}]`
+		foreign = `kind: ClusterRole, metadata: {name: "system:aggregate-to-views", labels: {to: view, kubernetes.io/bootstrapping: rbac-defaults}, ` + written + `}, rules: [{apiGroups: [""], resources: [secrets], verbs: [get]}]`
+		views   = `kind: RoleBinding, metadata: {namespace: apps, name: views}, roleRef: {kind: ClusterRole, name: view}, subjects: [{kind: ServiceAccount, namespace: beetle, name: reconciler}]`
+	)
+	for managed, want := range map[string]string{written: `[{apiGroups: [""], resources: [pods], verbs: [get]}]`, edited: `[]`, "annotations: {}": `[]`} {
+		live := rbac(t, view, strings.Replace(part, "MANAGED", managed, 1), foreign, views)
+		found := rbac(t, views).With(live.Defaults()).Grants("beetle", "reconciler")
+		g := NewWithT(t)
+		g.Expect(found).To(HaveLen(1))
+		g.Expect(found[0].Rules).To(ConsistOf(rules(t, want)), managed)
 	}
 }
 

@@ -33,7 +33,7 @@ func crowd(t testing.TB, tenants, kinds int, holes ...string) state.MatrixInput 
 		state.Action{Verb: "create", Resource: "pods", Subresource: "exec", Namespaced: true},
 		state.Action{Verb: "create", Group: "authorization.k8s.io", Resource: "selfsubjectaccessreviews"})
 	objects := []string{
-		basics, forall,
+		basics, basically,
 		`kind: Role, metadata: {namespace: apps, name: applies}, rules: [{apiGroups: [""], resources: [configmaps], verbs: [get, create, patch, delete]}]`,
 	}
 	in.Places = append(in.Places, state.Place{Victim: state.OfPlatform})
