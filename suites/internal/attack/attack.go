@@ -67,10 +67,10 @@ func (v *Verdict) problem(format string, args ...any) {
 func (v Verdict) Outcome() check.Outcome {
 	o := check.Outcome{Check: v.Overlay.ID, Environment: v.Environment, Seconds: v.Seconds, Result: check.Passed}
 	switch {
-	case v.Unsupported != "":
-		o.Result, o.Reason = check.NotSupported, v.Unsupported
 	case len(v.Problems) > 0:
 		o.Result, o.Expected, o.Found = check.Failed, expected(v.Overlay), strings.Join(v.Problems, "\n")
+	case v.Unsupported != "":
+		o.Result, o.Reason = check.NotSupported, v.Unsupported
 	}
 	return o
 }

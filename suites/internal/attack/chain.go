@@ -130,13 +130,7 @@ func (r *runner) isolate(ctx context.Context, links []link, again []bool,
 		if len(l.stray) == 0 || slices.Contains(explained[max(0, i-1):i+1], true) || i == len(links)-1 && slices.Contains(explained, true) {
 			continue
 		}
-		for j := range l.verdicts {
-			for _, change := range l.stray {
-				if text, here := strings.CutPrefix(change, l.verdicts[j].Environment+": "); here {
-					l.verdicts[j].problem("after what was tried before it: %s", text)
-				}
-			}
-		}
+		blame(l.verdicts, "after what was tried before it", l.stray)
 	}
 	return verdictsOf(links), nil
 }

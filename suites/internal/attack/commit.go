@@ -199,6 +199,19 @@ func found(where *overlay.Where, settled bootstrap.Settlement) (bootstrap.Object
 	return bootstrap.Object{}, false
 }
 
+// unbuilt are the Flux objects, beside the one that must have applied a commit and
+// where its source is, that are not ready: with any of them the commit may have got
+// stuck.
+func unbuilt(where *overlay.Where, settled bootstrap.Settlement) []bootstrap.Object {
+	var out []bootstrap.Object
+	for _, o := range settled.Objects {
+		if (o.Namespace == where.Namespace || o.Namespace == bootstrap.Namespace) && !o.Current() && !o.Suspended {
+			out = append(out, o)
+		}
+	}
+	return out
+}
+
 // judge says what became of an attack that lies on the platform.
 func (r *runner) judge(ctx context.Context, v *Verdict, settled bootstrap.Settlement) error {
 	a := v.Overlay.Attack
@@ -209,6 +222,9 @@ func (r *runner) judge(ctx context.Context, v *Verdict, settled bootstrap.Settle
 			v.problem("%s is not there: the commit did not arrive", a.Where)
 			return nil
 		case a.Layer == "layout":
+			for _, o := range unbuilt(a.Where, settled) {
+				v.problem("nothing shows that the commit was applied: %s is not ready: %s: %s", o.Ref, o.Reason, o.Message)
+			}
 		default:
 			by := conditioned(o, r.site(v.Environment).policies)
 			v.By, v.Words = by.String(), by.words
@@ -266,7 +282,8 @@ var versions = map[string]string{
 	"Kustomization": "kustomize.toolkit.fluxcd.io/v1", "GitRepository": "source.toolkit.fluxcd.io/v1", "HelmRelease": "helm.toolkit.fluxcd.io/v2",
 }
 
-// holds says what is not as it must be; empty when it is.
+// holds says what is not as it must be, of any object that is chosen; empty when all
+// are.
 func (s *site) holds(ctx context.Context, h overlay.Hold) (string, error) {
 	version := h.APIVersion
 	if version == "" {
@@ -295,21 +312,18 @@ func (s *site) holds(ctx context.Context, h overlay.Hold) (string, error) {
 	if len(items) == 0 {
 		return what + " is not there", nil
 	}
-	var seen string
 	for _, item := range items {
 		value, there := overlay.Field(item.Object, h.Field)
 		text := fmt.Sprint(value)
+		seen := fmt.Sprintf("%s %s: %s is %q", item.GetKind(), item.GetName(), h.Field, text)
 		switch {
-		case h.Absent && !there, h.Equals != nil && there && text == *h.Equals, h.Contains != "" && there && strings.Contains(text, h.Contains):
-			return "", nil
+		case h.Absent && there:
+			return seen + ", and must not be there", nil
+		case h.Equals != nil && (!there || text != *h.Equals):
+			return fmt.Sprintf("%s, not %q", seen, *h.Equals), nil
+		case h.Contains != "" && (!there || !strings.Contains(text, h.Contains)):
+			return fmt.Sprintf("%s, without %q", seen, h.Contains), nil
 		}
-		seen = fmt.Sprintf("%s %s: %s is %q", item.GetKind(), item.GetName(), h.Field, text)
 	}
-	switch {
-	case h.Absent:
-		return seen + ", and must not be there", nil
-	case h.Equals != nil:
-		return fmt.Sprintf("%s, not %q", seen, *h.Equals), nil
-	}
-	return fmt.Sprintf("%s, without %q", seen, h.Contains), nil
+	return "", nil
 }

@@ -69,12 +69,8 @@ func (r *runner) givenRound(ctx context.Context, o overlay.Overlay) ([]Verdict, 
 	for i := range verdicts {
 		v := &verdicts[i]
 		v.Seconds = time.Since(started).Seconds()
-		for _, change := range stray {
-			if mine, ours := strings.CutPrefix(change, v.Environment+": "); ours {
-				v.problem("it left a change: %s", mine)
-			}
-		}
 	}
+	blame(verdicts, "it left a change", stray)
 	return verdicts, err
 }
 

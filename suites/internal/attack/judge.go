@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -25,12 +26,50 @@ func (r *runner) judgeAll(ctx context.Context, attacks []overlay.Overlay) ([]Ver
 	alone := func(ctx context.Context, round []overlay.Overlay) ([]Verdict, error) {
 		return r.narrow(ctx, round, r.judgeRound)
 	}
+	before, err := r.baseline(ctx, slices.Concat(todo...))
+	if err != nil {
+		return nil, err
+	}
 	out, err := r.chain(ctx, todo, r.look, r.judgeLink, r.remains(slices.Concat(todo...)), alone)
+	for i := range out {
+		passes(&out[i], before)
+	}
 	if err != nil {
 		return out, err
 	}
 	found, err := r.network(ctx, attacks)
 	return append(out, found...), err
+}
+
+// baseline has the checks judged that attacks name, before any of those: what fails
+// anyhow tells nothing of them.
+func (r *runner) baseline(ctx context.Context, attacks []overlay.Overlay) ([]check.Outcome, error) {
+	if len(attacks) == 0 {
+		return nil, nil
+	}
+	if r.in.Judge == nil {
+		return nil, errors.New("there is nobody to judge checks")
+	}
+	checks, environments := map[string]bool{}, map[string]bool{}
+	for _, o := range attacks {
+		checks[o.Attack.By] = true
+		for _, s := range r.of(o) {
+			environments[s.name] = true
+		}
+	}
+	started := time.Now()
+	out, err := r.in.Judge(ctx, fmt.Sprintf("baseline-%d", started.UnixNano()), slices.Sorted(maps.Keys(checks)), slices.Sorted(maps.Keys(environments)))
+	r.in.Say("%d checks judged without any attack in %.0f s", len(checks), time.Since(started).Seconds())
+	return out, err
+}
+
+// passes says whether the check that must fail under an attack passes without it.
+func passes(v *Verdict, outcomes []check.Outcome) {
+	for _, o := range outcomes {
+		if o.Check == v.Overlay.Attack.By && (o.Environment == "" || o.Environment == v.Environment) && o.Result == check.Failed {
+			v.problem("%s fails without the attack, too: %s", o.Check, o.Found)
+		}
+	}
 }
 
 // judgeRound lays attacks over the platform, has the checks judged that must fail,

@@ -49,13 +49,7 @@ func (r *runner) change(ctx context.Context, o overlay.Overlay) ([]Verdict, erro
 	if err != nil {
 		return out, err
 	}
-	for _, change := range left(before, after, r.owners(o.Change)) {
-		for i := range out {
-			if text, here := strings.CutPrefix(change, out[i].Environment+": "); here {
-				out[i].problem("it left a change: %s", text)
-			}
-		}
-	}
+	blame(out, "it left a change", left(before, after, r.owners(o.Change)))
 	return out, nil
 }
 

@@ -10,7 +10,6 @@ import (
 
 	"golang.org/x/sync/errgroup"
 	authorizationv1 "k8s.io/api/authorization/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/util/wait"
 
 	"github.com/your-org/flux-platform-conformance/suites/internal/overlay"
@@ -47,7 +46,8 @@ func (r *runner) sendAll(ctx context.Context, attacks []overlay.Overlay) ([]Verd
 }
 
 // narrow tries attacks together. Where more has changed than they may, they are
-// tried again in halves, until it is known whose doing it is.
+// tried again in halves, until it is known whose doing it is. What no half does, and
+// all together do again, is the doing of each.
 func (r *runner) narrow(ctx context.Context, attacks []overlay.Overlay,
 	try func(context.Context, []overlay.Overlay) (verdicts []Verdict, stray []string, err error),
 ) ([]Verdict, error) {
@@ -56,13 +56,7 @@ func (r *runner) narrow(ctx context.Context, attacks []overlay.Overlay,
 		return verdicts, err
 	}
 	if len(attacks) == 1 {
-		for i := range verdicts {
-			for _, change := range stray {
-				if strings.HasPrefix(change, verdicts[i].Environment+": ") {
-					verdicts[i].problem("it left a change: %s", strings.TrimPrefix(change, verdicts[i].Environment+": "))
-				}
-			}
-		}
+		blame(verdicts, "it left a change", stray)
 		return verdicts, nil
 	}
 	r.in.Say("%s together: %s", ids(attacks), strings.Join(stray, "; "))
@@ -74,7 +68,32 @@ func (r *runner) narrow(ctx context.Context, attacks []overlay.Overlay,
 			return out, err
 		}
 	}
-	return out, nil
+	if len(problemsOf(out)) > 0 {
+		return out, nil
+	}
+	again, stray, err := try(ctx, attacks)
+	if err != nil || len(stray) == 0 {
+		return again, err
+	}
+	blame(again, "together, "+ids(attacks)+" leave a change", stray)
+	return again, nil
+}
+
+// blame holds changes against verdicts: those of its environment against each, and
+// those of an environment in which nothing was tried against all.
+func blame(verdicts []Verdict, what string, stray []string) {
+	for _, change := range stray {
+		environment, text, _ := strings.Cut(change, ": ")
+		elsewhere := !slices.ContainsFunc(verdicts, func(v Verdict) bool { return v.Environment == environment })
+		for i := range verdicts {
+			switch {
+			case elsewhere:
+				verdicts[i].problem("%s in %s, where nothing was tried: %s", what, environment, text)
+			case verdicts[i].Environment == environment:
+				verdicts[i].problem("%s: %s", what, text)
+			}
+		}
+	}
 }
 
 // sendRound sends attacks to all their environments. What is refused changes
@@ -215,9 +234,20 @@ func (s *site) send(ctx context.Context, object overlay.Send, a *overlay.Attack,
 // review asks whether RBAC lets somebody do what the attack does.
 func (s *site) review(ctx context.Context, v *Verdict) error {
 	for _, review := range v.Overlay.Reviews {
+		known, err := s.serves()
+		if err != nil {
+			return err
+		}
+		if why := known.unknown(review); why != "" {
+			v.problem("%s: %s, so that it is denied shows nothing", review, why)
+			continue
+		}
 		status, err := s.ask(ctx, review)
 		if err != nil {
 			return fmt.Errorf("%s: %w", v.Overlay.ID, err)
+		}
+		if status.EvaluationError != "" && !status.Allowed {
+			v.problem("%s: the server cannot tell: %s", review, status.EvaluationError)
 		}
 		v.By, v.Words = "rbac", "denied: "+status.Reason
 		if status.Allowed {
@@ -256,10 +286,10 @@ func (s *site) ask(ctx context.Context, r overlay.Review) (authorizationv1.Subje
 	started := time.Now()
 	err := s.sender.Admin().Create(ctx, access)
 	s.timed(started)
-	if apierrors.IsInvalid(err) {
+	if err != nil {
 		return access.Status, fmt.Errorf("a review of %s: %w", r, err)
 	}
-	return access.Status, err
+	return access.Status, nil
 }
 
 // groupsOf are the groups that the API server gives to a user by itself.

@@ -31,6 +31,7 @@ type site struct {
 	config   *rest.Config
 	sender   *overlay.Sender
 	lister   *listing.Lister
+	serves   func() (served, error)
 	// namespaces are those that tenants' objects stand in: shared ones and their own.
 	namespaces []string
 	// tenants maps what applies objects to the tenant whose it is.
@@ -53,6 +54,7 @@ func newSite(declared *platform.Environment, up bringup.EnvironmentState) (*site
 	if s.lister, err = listing.New(s.config); err != nil {
 		return nil, fmt.Errorf("environment %s: %w", s.name, err)
 	}
+	s.serves = serves(s.config)
 	for _, tenant := range declared.Tenants {
 		for _, k := range tenant.Kustomizations {
 			s.tenants[k.String()] = tenant.Name

@@ -421,6 +421,9 @@ func (o Overlay) complete() error {
 	if commits && layer.Refuses && a.Where == nil {
 		problems = append(problems, errors.New("attack.where is missing: it names the object that tells of the refusal"))
 	}
+	if commits && a.Layer == "layout" && a.Where == nil {
+		problems = append(problems, errors.New("attack.where is missing: it names the object that must have applied the commit"))
+	}
 	if !commits && a.Where != nil {
 		problems = append(problems, errors.New("attack.where is of commits: objects and reviews are answered"))
 	}

@@ -116,6 +116,11 @@ func TestAttackRefuses(t *testing.T) {
 		{"where of objects", goodAttack, "  says:", "  where: {kind: A, namespace: b, name: c}\n  says:", "attack.where is of commits"},
 		{"reviews by a policy", goodAttack, "objects:\n", "reviews: [{as: a, verb: get, resource: pods}]\nobjects:\n", "reviews are judged by rbac, not by policy"},
 		{"layout that nothing shows", goodCommit, "layer: build", "layer: layout", "attack.holds is missing"},
+		{
+			"layout of what was perhaps not built",
+			strings.NewReplacer("  where: {kind: Kustomization, namespace: beetle, name: atk-f06}\n", "  holds: [{kind: ConfigMap, name: a, absent: true}]\n").Replace(goodCommit),
+			"layer: build", "layer: layout", "attack.where is missing: it names the object that must have applied the commit",
+		},
 		{"a commit that nothing tells of", goodCommit, "  where: {kind: Kustomization, namespace: beetle, name: atk-f06}\n", "", "attack.where is missing"},
 		{"half a where", goodCommit, ", namespace: beetle", "", "attack.where needs kind, namespace and name"},
 		{"a control of no repository", goodCommit, "{repository: platform, path: apps", "{repository: platfrom, path: apps", "attack.control needs the repository"},
