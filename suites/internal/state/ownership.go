@@ -7,6 +7,7 @@ import (
 	"sort"
 	"strings"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/types"
 )
@@ -210,6 +211,9 @@ func (o owners) ownerOf(object *unstructured.Unstructured, depth int) conclusion
 		if !known {
 			return o.lost(object, nil, "its owner %s %s does not exist", reference.Kind, reference.Name)
 		}
+		if wrong := unmade(object, reference, parent); wrong != "" {
+			return o.lost(object, nil, "%s", wrong)
+		}
 		return o.follow(parent, "owner reference to", depth)
 	}
 	if parent := o.allocatedFor(object); parent != nil {
@@ -228,6 +232,52 @@ func (o owners) ownerOf(object *unstructured.Unstructured, depth int) conclusion
 		return o.lost(object, []string{by}, "its labels name %s, whose inventory does not list it", by)
 	}
 	return o.lost(object, nil, "no inventory, label or owner reference names its owner")
+}
+
+// makes lists what Kubernetes' own controllers make of the objects of a kind.
+var makes = map[string][]string{
+	"Deployment":            {"ReplicaSet"},
+	"ReplicaSet":            {"Pod"},
+	"ReplicationController": {"Pod"},
+	"StatefulSet":           {"Pod", "PersistentVolumeClaim"},
+	"DaemonSet":             {"Pod"},
+	"CronJob":               {"Job"},
+	"Job":                   {"Pod"},
+	"Service":               {"EndpointSlice", "Endpoints"},
+	"Pod":                   {"PersistentVolumeClaim"},
+}
+
+// consist are the kinds that a tenant's microservice consists of: where one belongs to
+// another, a controller of Kubernetes made it. Of what else belongs to them an
+// operator may know.
+var consist = []string{
+	"ConfigMap", "CronJob", "DaemonSet", "Deployment", "Endpoints", "EndpointSlice", "HorizontalPodAutoscaler", "Ingress", "Job",
+	"NetworkPolicy", "PersistentVolumeClaim", "Pod", "PodDisruptionBudget", "ReplicaSet", "Role", "RoleBinding", "Secret",
+	"Service", "ServiceAccount", "StatefulSet",
+}
+
+// unmade says why an owner reference, which anybody can write, is not that of the
+// controller that made an object; empty when it may be.
+func unmade(object *unstructured.Unstructured, reference metav1.OwnerReference, parent *unstructured.Unstructured) string {
+	if reference.Kind != parent.GetKind() || reference.Name != parent.GetName() {
+		return fmt.Sprintf("its owner reference names %s %s, and the UID in it is that of %s", reference.Kind, reference.Name,
+			called(parent.GetKind(), parent.GetNamespace(), parent.GetName()))
+	}
+	group, _, _ := strings.Cut(reference.APIVersion, "/")
+	operated := strings.Contains(group, ".") && !strings.HasSuffix(group, ".k8s.io")
+	if operated || !slices.Contains(consist, object.GetKind()) || !slices.Contains(consist, reference.Kind) && makes[reference.Kind] == nil {
+		return ""
+	}
+	if !slices.Contains(makes[reference.Kind], object.GetKind()) {
+		return fmt.Sprintf("its owner reference names %s %s, of which Kubernetes makes no %s", reference.Kind, reference.Name, object.GetKind())
+	}
+	for _, entry := range object.GetManagedFields() {
+		if entry.Subresource == "" && slices.Contains(kubernetes, entry.Manager) {
+			return ""
+		}
+	}
+	by, _ := lastWrite(object)
+	return fmt.Sprintf("its owner reference names %s %s, and no controller of Kubernetes has written to it, but %s", reference.Kind, reference.Name, cmp.Or(by, "somebody who is not noted"))
 }
 
 // ofInventory concludes from the one inventory that lists an object, and from the

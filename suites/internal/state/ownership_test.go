@@ -284,8 +284,8 @@ func TestOwnersMap(t *testing.T) {
 	in := world(t,
 		`{apiVersion: apps/v1, kind: Deployment, metadata: {name: beetle, namespace: apps, uid: d, labels: {kustomize.toolkit.fluxcd.io/name: beetle, kustomize.toolkit.fluxcd.io/namespace: beetle, toolkit.fluxcd.io/tenant: beetle}},
 		  spec: {template: {spec: {volumes: [{name: v, configMap: {name: left}}]}}}}`,
-		`{kind: Pod, metadata: {name: beetle-1, namespace: apps, ownerReferences: [{kind: Deployment, name: beetle, uid: d}]}, spec: {}}`,
-		`{kind: Pod, metadata: {name: beetle-2, namespace: apps, ownerReferences: [{kind: Deployment, name: beetle, uid: d}]}, spec: {}}`,
+		`{kind: ReplicaSet, metadata: {name: beetle-1, namespace: apps, managedFields: [{manager: kube-controller-manager}], ownerReferences: [{kind: Deployment, name: beetle, uid: d}]}, spec: {}}`,
+		`{kind: ReplicaSet, metadata: {name: beetle-2, namespace: apps, managedFields: [{manager: kube-controller-manager}], ownerReferences: [{kind: Deployment, name: beetle, uid: d}]}, spec: {}}`,
 		`{kind: ServiceAccount, metadata: {name: default, namespace: apps}}`,
 		`{kind: ConfigMap, metadata: {name: left, namespace: apps}}`,
 	)
@@ -298,7 +298,7 @@ func TestOwnersMap(t *testing.T) {
 	g.Expect(owners).To(Equal([]string{"beetle", state.OwnerPlatform, state.OwnerKubernetes, ""}))
 	g.Expect(found.String()).To(Equal(`beetle      4 objects
             2 inventory of Kustomization beetle/beetle: Deployment, Service
-            2 follow them: Pod 2
+            2 follow them: ReplicaSet 2
             they name ConfigMap left of nobody, ServiceAccount default of kubernetes
 platform    1 objects
             1 inventory of Kustomization flux-system/root: Namespace
@@ -319,7 +319,7 @@ func TestOwnersOfWhatFollowsAnOrphan(t *testing.T) {
 	g := NewWithT(t)
 	list := state.Owners(world(t,
 		`{kind: Service, metadata: {name: stray, namespace: apps, uid: x, managedFields: [{manager: kubectl, operation: Apply, time: "2026-05-04T09:00:00Z"}]}}`,
-		`{kind: EndpointSlice, metadata: {name: stray-1, namespace: apps, ownerReferences: [{kind: Service, name: stray, uid: x}]}}`,
+		`{kind: EndpointSlice, metadata: {name: stray-1, namespace: apps, managedFields: [{manager: kube-controller-manager}], ownerReferences: [{kind: Service, name: stray, uid: x}]}}`,
 		`{kind: IPAddress, metadata: {name: a}, spec: {parentRef: {resource: services, namespace: apps, name: stray}}}`,
 	))
 	slice, _ := ownership(list, "EndpointSlice", "stray-1")

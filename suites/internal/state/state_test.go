@@ -1,6 +1,7 @@
 package state_test
 
 import (
+	"fmt"
 	"testing"
 
 	. "github.com/onsi/gomega"
@@ -234,9 +235,13 @@ func TestOwners(t *testing.T) {
 
 func TestOwnersFollowOwnerReferences(t *testing.T) {
 	g := NewWithT(t)
+	made := func(kind, name, uid, ownerKind, owner, ownerUID string) *unstructured.Unstructured {
+		return parse(t, fmt.Sprintf(`{kind: %s, metadata: {namespace: apps, name: %s, uid: %q, managedFields: [{manager: kube-controller-manager}],
+  ownerReferences: [{kind: %s, name: %s, uid: %q}]}}`, kind, name, uid, ownerKind, owner, ownerUID))
+	}
 	parent := object("Deployment", "app", "1", applied("beetle", "beetle"), "")
 	owners := state.Owners(state.OwnersInput{
-		Objects:     []*unstructured.Unstructured{parent, object("ReplicaSet", "rs", "2", nil, "1"), object("Pod", "p", "3", nil, "2")},
+		Objects:     []*unstructured.Unstructured{parent, made("ReplicaSet", "rs", "2", "Deployment", "app", "1"), made("Pod", "p", "3", "ReplicaSet", "rs", "2")},
 		Inventories: map[string][]string{"Kustomization beetle/beetle": {state.InventoryID(parent)}},
 		Tenants:     map[string]string{"Kustomization beetle/beetle": "beetle"}, TenantLabel: tenantLabel,
 	})
@@ -244,9 +249,43 @@ func TestOwnersFollowOwnerReferences(t *testing.T) {
 		g.Expect(o.Problem).To(BeEmpty())
 		g.Expect(o.Owner).To(Equal("beetle"))
 	}
-	circle := []*unstructured.Unstructured{object("Pod", "a", "1", nil, "2"), object("Pod", "b", "2", nil, "1")}
+	circle := []*unstructured.Unstructured{made("Widget", "a", "1", "Widget", "b", "2"), made("Widget", "b", "2", "Widget", "a", "1")}
 	for _, o := range state.Owners(state.OwnersInput{Objects: circle, TenantLabel: tenantLabel}) {
 		g.Expect(o.Problem).To(Equal("its owner references go in a circle"))
+	}
+}
+
+// Anybody can write an owner reference: it gives no object to a tenant that did not
+// have it made.
+func TestOwnersByForgedReferences(t *testing.T) {
+	parent := object("Deployment", "app", "1", applied("beetle", "beetle"), "")
+	const controller, somebody = "kube-controller-manager", "kubectl"
+	for _, row := range []struct{ name, kind, manager, reference, problem string }{
+		{"made by its controller", "ReplicaSet", controller, "apiVersion: apps/v1, kind: Deployment, name: app", ""},
+		{"made by somebody", "ReplicaSet", somebody, "apiVersion: apps/v1, kind: Deployment, name: app", "its owner reference names Deployment app, and no controller of Kubernetes has written to it, but kubectl (Update) at 2026-05-04T09:00:00Z"},
+		{"a kind that nobody makes of it", "ConfigMap", controller, "apiVersion: apps/v1, kind: Deployment, name: app", "its owner reference names Deployment app, of which Kubernetes makes no ConfigMap"},
+		{"another's UID", "ReplicaSet", controller, "apiVersion: apps/v1, kind: Deployment, name: other", "its owner reference names Deployment other, and the UID in it is that of Deployment apps/app"},
+		{"what an operator makes of it", "Certificate", somebody, "apiVersion: apps/v1, kind: Deployment, name: app", ""},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			g := NewWithT(t)
+			child := parse(t, fmt.Sprintf(`{kind: %s, metadata: {namespace: apps, name: c, uid: "2", ownerReferences: [{%s, uid: "1"}],
+  managedFields: [{manager: %s, operation: Update, time: "2026-05-04T09:00:00Z"}]}}`, row.kind, row.reference, row.manager))
+			owners := state.Owners(state.OwnersInput{
+				Objects:     []*unstructured.Unstructured{parent, child},
+				Inventories: map[string][]string{"Kustomization beetle/beetle": {state.InventoryID(parent)}},
+				Tenants:     map[string]string{"Kustomization beetle/beetle": "beetle"}, TenantLabel: tenantLabel,
+			})
+			o, found := ownership(owners, row.kind, "c")
+			g.Expect(found).To(BeTrue())
+			if row.problem == "" {
+				g.Expect(o.Problem).To(BeEmpty())
+				g.Expect(o.Owner).To(Equal("beetle"))
+				return
+			}
+			g.Expect(o.Problem).To(HavePrefix(row.problem))
+			g.Expect(o.Owner).To(BeEmpty())
+		})
 	}
 }
 
