@@ -542,8 +542,13 @@ func TestDistrust(t *testing.T) {
 func TestOpenSchemas(t *testing.T) {
 	g := NewWithT(t)
 	for schema, want := range map[string]int{
-		`{}`:                1,
-		`{"title": "a"}`:    1,
+		`{}`:                                            1,
+		`{"title": "a"}`:                                1,
+		`{"allOf": [{}]}`:                               1,
+		`{"allOf": [{"allOf": [{}]}]}`:                  1,
+		`{"allOf": [{}, {"type": "string"}]}`:           0,
+		`{"anyOf": [{"type": "string"}, {}]}`:           1,
+		`{"oneOf": [{"type": "string"}, {"const": 1}]}`: 0,
 		`true`:              1,
 		`{"type":"object"}`: 1,
 		`{"type":"object","additionalProperties":false}`:                                                                                   0,

@@ -68,6 +68,9 @@ func pins(r *reading, e *platform.Environment) verdict {
 	strict := r.isProduction(e.Name)
 	if !strict {
 		v.note = "not production: branches, ranges and partial versions are accepted"
+		if !slices.ContainsFunc(r.platform.Environments, func(e *platform.Environment) bool { return r.isProduction(e.Name) }) {
+			v.note = "no environment is known as production, so nothing has to be pinned to one version: name it by «production» in CONFIG"
+		}
 	}
 	for _, s := range e.Sources {
 		own := s.GetKind() == sourcev1.GitRepositoryKind && platform.SameRepository(s.URL, r.platform.URL)

@@ -3,6 +3,7 @@ package files
 import (
 	"fmt"
 	"path"
+	"slices"
 
 	"gopkg.in/yaml.v3"
 
@@ -98,7 +99,7 @@ func open(node *yaml.Node, pointer string, depth int) []opening {
 	case free != nil && (free.Kind == yaml.ScalarNode && free.Value == "true" || free.Kind == yaml.MappingNode && len(free.Content) == 0):
 		out = append(out, opening{free.Line, fmt.Sprintf("%s: additionalProperties allows any key with any value", here)})
 		free = nil
-	case !object && pointer == "" && !has("type", "$ref", "allOf", "anyOf", "oneOf", "const", "enum"):
+	case !object && pointer == "" && !tells(node, 0):
 		out = append(out, opening{node.Line, here + ": the schema says nothing of the type, and so takes anything"})
 	}
 	into := func(key string, child *yaml.Node) {
@@ -127,6 +128,32 @@ func open(node *yaml.Node, pointer string, depth int) []opening {
 		}
 	}
 	return out
+}
+
+// tells says whether a schema tells of what type values are: by itself, by one that
+// they must match too, or by each of several of which they match one.
+func tells(node *yaml.Node, depth int) bool {
+	const deepest = 100
+	node = aliased(node)
+	if depth > deepest || node.Kind != yaml.MappingNode {
+		return false
+	}
+	for _, key := range []string{"type", "$ref", "const", "enum", "properties", "patternProperties"} {
+		if field(node, key) != nil {
+			return true
+		}
+	}
+	child := func(n *yaml.Node) bool { return tells(n, depth+1) }
+	if slices.ContainsFunc(sequence(field(node, "allOf")), child) {
+		return true
+	}
+	for _, key := range []string{"anyOf", "oneOf"} {
+		list := sequence(field(node, key))
+		if len(list) > 0 && !slices.ContainsFunc(list, func(n *yaml.Node) bool { return !child(n) }) {
+			return true
+		}
+	}
+	return false
 }
 
 // describesObjects says whether a type, or one of several, is that of objects.

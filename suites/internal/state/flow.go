@@ -187,11 +187,23 @@ func (c *flows) selectors() {
 	}
 }
 
-// endpoints are the paths from a Service to the pods that its slices name.
+// endpoints are the paths from a Service to the pods that its slices name, or whose
+// addresses stand in them: requests go by these.
 func (c *flows) endpoints() {
 	known := map[address]*unstructured.Unstructured{}
+	at := map[string]*unstructured.Unstructured{}
 	for _, object := range c.Objects {
 		known[addressOf(object)] = object
+		if object.GetKind() != "Pod" {
+			continue
+		}
+		ips, _, _ := unstructured.NestedSlice(object.Object, "status", "podIPs")
+		for _, entry := range ips {
+			fields, _ := entry.(map[string]any)
+			if ip, _ := fields["ip"].(string); ip != "" {
+				at[ip] = object
+			}
+		}
 	}
 	for _, slice := range c.Objects {
 		service := known[address{slice.GetNamespace(), "Service", slice.GetLabels()["kubernetes.io/service-name"]}]
@@ -204,6 +216,12 @@ func (c *flows) endpoints() {
 			target, _, _ := unstructured.NestedString(fields, "targetRef", "name")
 			if pod := known[address{slice.GetNamespace(), "Pod", target}]; pod != nil {
 				c.add(AreaEndpoints, c.TenantOf(service), c.TenantOf(pod), slice, fmt.Sprintf("endpoints[%d].targetRef", i), "Pod %s of Service %s", target, service.GetName())
+			}
+			addresses, _, _ := unstructured.NestedStringSlice(fields, "addresses")
+			for _, ip := range addresses {
+				if pod := at[ip]; pod != nil && pod.GetName() != target {
+					c.add(AreaEndpoints, c.TenantOf(service), c.TenantOf(pod), slice, fmt.Sprintf("endpoints[%d].addresses", i), "%s of Pod %s, by Service %s", ip, pod.GetName(), service.GetName())
+				}
 			}
 		}
 	}

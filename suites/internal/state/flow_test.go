@@ -94,6 +94,15 @@ func TestFlowsSeeEachCrossing(t *testing.T) {
 			`endpoints: endpoints[0].targetRef of EndpointSlice apps/e: from "sonar" to "beetle": Pod p of Service web`,
 		},
 		{
+			"an endpoint by its address alone",
+			[]string{
+				service, `{kind: Pod, metadata: {name: p, namespace: apps, labels: {` + tenantLabel + `: beetle}}, spec: {}, status: {podIPs: [{ip: 10.0.0.7}]}}`,
+				`{kind: EndpointSlice, metadata: {name: e, namespace: apps, labels: {kubernetes.io/service-name: web}}, endpoints: [{addresses: [10.0.0.7]}]}`,
+			},
+			nil,
+			`endpoints: endpoints[0].addresses of EndpointSlice apps/e: from "sonar" to "beetle": 10.0.0.7 of Pod p, by Service web`,
+		},
+		{
 			"a backend",
 			[]string{service, ingress(`{rules: [{host: b.example, http: {paths: [{path: /, backend: {service: {name: web, port: {number: 80}}}}]}}]}`)},
 			nil,
