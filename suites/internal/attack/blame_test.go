@@ -142,13 +142,16 @@ func TestLayoutThatWasNotBuilt(t *testing.T) {
 	}{
 		{"all is ready", ready("GitRepository", "beetle", "developer", "True"), nil},
 		{"its source is not", ready("GitRepository", "beetle", "developer", "False"), []string{"nothing shows that the commit was applied: GitRepository beetle/developer is not ready: R: m"}},
+		{"another attack's is not", ready("Kustomization", "beetle", "atk-f08", "False"), nil},
 		{"another tenant's is not", ready("GitRepository", "sonar", "developer", "False"), nil},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			g := NewWithT(t)
 			v := Verdict{Overlay: overlay.Overlay{Attack: attack}, Environment: "dev"}
 			r := &runner{sites: []*site{{name: "dev"}}}
-			settled := bootstrap.Settlement{Objects: []bootstrap.Object{ready("Kustomization", "beetle", "beetle", "True"), test.other}}
+			applied := ready("Kustomization", "beetle", "beetle", "True")
+			applied.WaitsFor = []bootstrap.Ref{{Kind: "GitRepository", Namespace: "beetle", Name: "developer"}, {Kind: "Kustomization", Namespace: "flux-system", Name: "tenants"}}
+			settled := bootstrap.Settlement{Objects: []bootstrap.Object{applied, test.other}}
 			g.Expect(r.judge(t.Context(), &v, settled)).To(Succeed())
 			g.Expect(v.Problems).To(Equal(test.want))
 		})

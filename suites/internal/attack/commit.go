@@ -199,14 +199,25 @@ func found(where *overlay.Where, settled bootstrap.Settlement) (bootstrap.Object
 	return bootstrap.Object{}, false
 }
 
-// unbuilt are the Flux objects, beside the one that must have applied a commit and
-// where its source is, that are not ready: with any of them the commit may have got
-// stuck.
+// unbuilt are the Flux objects that are not ready of the one that must have applied a
+// commit and of the sources that it draws on: there the commit may have got stuck.
 func unbuilt(where *overlay.Where, settled bootstrap.Settlement) []bootstrap.Object {
 	var out []bootstrap.Object
-	for _, o := range settled.Objects {
-		if (o.Namespace == where.Namespace || o.Namespace == bootstrap.Namespace) && !o.Current() && !o.Suspended {
+	seen := map[bootstrap.Ref]bool{}
+	for next := []bootstrap.Ref{{Kind: where.Kind, Namespace: where.Namespace, Name: where.Name}}; len(next) > 0; next = next[1:] {
+		i := slices.IndexFunc(settled.Objects, func(o bootstrap.Object) bool { return o.Ref == next[0] })
+		if i < 0 || seen[next[0]] {
+			continue
+		}
+		seen[next[0]] = true
+		o := settled.Objects[i]
+		if !o.Current() && !o.Suspended {
 			out = append(out, o)
+		}
+		for _, ref := range o.WaitsFor {
+			if ref.Kind != "Kustomization" && ref.Kind != "HelmRelease" {
+				next = append(next, ref)
+			}
 		}
 	}
 	return out

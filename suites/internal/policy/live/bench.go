@@ -440,6 +440,16 @@ func (b *Bench) currentLabels(name string) map[string]string {
 
 func (b *Bench) installOne(ctx context.Context, c *copyState) (int, error) {
 	count := 0
+	for _, o := range c.compile {
+		got := b.send(ctx, request{operation: opCreate, object: o})
+		if got.unavailable {
+			return count, fmt.Errorf("compile the expressions of %s: %w", c.subject.policy, got.err)
+		}
+		if apierrors.IsInvalid(got.err) {
+			c.failed = fmt.Sprintf("it does not compile: %s: %s", o.GetAnnotations()[ruleKey], got.err)
+			return count, nil
+		}
+	}
 	for _, o := range c.objects {
 		b.mu.Lock()
 		c.placed = append(c.placed, o)

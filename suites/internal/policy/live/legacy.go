@@ -148,10 +148,14 @@ func (legacyForm) install(s subject) (installation, error) {
 		return installation{}, err
 	}
 	var rules []any
+	var compile []*unstructured.Unstructured
 	kept := map[int]bool{}
 	for i, rule := range rulesOf(policy) {
 		if judgedRule(rule) && (s.aspect.Whole || s.aspect.Validation == i) {
 			kept[i] = true
+			if expressions := expressionsOf(s.name, i, rule); expressions != nil {
+				compile = append(compile, expressions)
+			}
 			if withoutKinds(rule, s.unserved) {
 				rules = append(rules, copiesOfRule(s, i, rule, exceptions)...)
 			}
@@ -176,7 +180,41 @@ func (legacyForm) install(s subject) (installation, error) {
 	}
 	canary := canaryObject("ConfigMap", nil)
 	canary.SetNamespace(policy.GetNamespace())
-	return installation{objects: append(exceptions, object), canary: canary}, nil
+	return installation{objects: append(exceptions, object), canary: canary, compile: compile}, nil
+}
+
+// ruleKey is the annotation that tells of which rule expressions are.
+const ruleKey = "conformance.flux-platform/rule"
+
+// expressionsOf are the expressions of a rule in CEL as a policy of the API server,
+// which Kyverno compiles them as; nil: the rule has none. Kyverno itself says that
+// one does not compile in a warning of several lines, which the API server drops.
+func expressionsOf(name string, index int, rule map[string]any) *unstructured.Unstructured {
+	cel, there, _ := unstructured.NestedMap(rule, "validate", "cel")
+	if !there {
+		return nil
+	}
+	spec := map[string]any{
+		"failurePolicy": "Fail",
+		"matchConstraints": map[string]any{"resourceRules": []any{map[string]any{
+			"apiGroups": []any{"*"}, "apiVersions": []any{"*"}, "resources": []any{"*"}, "operations": []any{"*"},
+		}}},
+	}
+	for from, to := range map[string]string{"expressions": "validations", "variables": "variables", "auditAnnotations": "auditAnnotations", "paramKind": "paramKind"} {
+		if cel[from] != nil {
+			spec[to] = cel[from]
+		}
+	}
+	if conditions, ok := rule["celPreconditions"]; ok {
+		spec["matchConditions"] = conditions
+	}
+	ruleName, _ := rule["name"].(string)
+	out := &unstructured.Unstructured{Object: map[string]any{
+		"apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingAdmissionPolicy", "spec": spec,
+	}}
+	out.SetName(fmt.Sprintf("%s-%d", name, index))
+	out.SetAnnotations(map[string]string{ruleKey: "rule " + ruleName})
+	return out
 }
 
 // webhookOf has the API server ask for a policy only where a request asks for a

@@ -164,6 +164,9 @@ type installation struct {
 	also map[string]string
 	// anchor is made once on a server, and stays there.
 	anchor []*unstructured.Unstructured
+	// compile is what the server must accept, in a dry run, for the expressions of
+	// the policy to compile, where nobody would say that they do not.
+	compile []*unstructured.Unstructured
 	// problem says why the copy can match nothing at all, so that no canary can
 	// show it to be effective.
 	problem string
