@@ -151,6 +151,7 @@ func Run(ctx context.Context, in Input) (Result, error) {
 		// What meets a state of its own meets it in no round with others.
 		out.Depth, err = r.deepen(ctx, slices.DeleteFunc(slices.Clone(tried), func(o overlay.Overlay) bool { return len(o.Given) > 0 }))
 		out.Needless = r.needless(in.All)
+		doubt(out.Verdicts, out.Depth)
 	}
 	if err == nil {
 		var found []Verdict
@@ -161,6 +162,20 @@ func Run(ctx context.Context, in Input) (Result, error) {
 		return cmp.Or(strings.Compare(a.Overlay.ID, b.Overlay.ID), strings.Compare(a.Environment, b.Environment))
 	})
 	return out, err
+}
+
+// doubt takes the verdict back of each attack that is refused in the very words of the
+// layer that is off: who stops it cannot be told.
+func doubt(verdicts []Verdict, depth []Deep) {
+	for _, d := range depth {
+		for i := range verdicts {
+			v := &verdicts[i]
+			if d.Still && v.Overlay.ID == d.Attack && v.Environment == d.Environment {
+				words, _, _ := strings.Cut(d.Words, "\n")
+				v.Unsupported = fmt.Sprintf("with %s off it is refused in the same words, so who stops it cannot be told: %s", d.Off, words)
+			}
+		}
+	}
 }
 
 // split tells what can be tried from what lacks a capability.

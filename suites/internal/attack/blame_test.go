@@ -21,6 +21,23 @@ func TestProblemsComeFirst(t *testing.T) {
 	g.Expect(Verdict{Overlay: attack}.Outcome().Result).To(Equal(check.Passed))
 }
 
+// What a layer says also while it is off is no proof that it stops anything.
+func TestDoubt(t *testing.T) {
+	g := NewWithT(t)
+	verdicts := []Verdict{
+		{Overlay: overlay.Overlay{ID: "ATK-F06"}, Environment: "dev"}, {Overlay: overlay.Overlay{ID: "ATK-F06"}, Environment: "prd"},
+		{Overlay: overlay.Overlay{ID: "ATK-F07"}, Environment: "dev"},
+	}
+	doubt(verdicts, []Deep{
+		{Attack: "ATK-F06", Environment: "dev", Off: "flag --no-remote-bases", Still: true, Words: "no such host\nand more"},
+		{Attack: "ATK-F07", Environment: "dev", Off: "flag --no-remote-bases", Next: "rbac"},
+	})
+	g.Expect(verdicts[0].Outcome().Result).To(Equal(check.NotSupported))
+	g.Expect(verdicts[0].Unsupported).To(Equal("with flag --no-remote-bases off it is refused in the same words, so who stops it cannot be told: no such host"))
+	g.Expect(verdicts[1].Outcome().Result).To(Equal(check.Passed))
+	g.Expect(verdicts[2].Outcome().Result).To(Equal(check.Passed))
+}
+
 func TestNarrow(t *testing.T) {
 	const inDev, inPrd = "dev: ConfigMap apps/s changed", "prd: ConfigMap apps/s changed"
 	for _, test := range []struct {
