@@ -25,7 +25,8 @@ func TestProblemsComeFirst(t *testing.T) {
 func TestDoubt(t *testing.T) {
 	g := NewWithT(t)
 	verdicts := []Verdict{
-		{Overlay: overlay.Overlay{ID: "ATK-F06"}, Environment: "dev"}, {Overlay: overlay.Overlay{ID: "ATK-F06"}, Environment: "prd"},
+		{Overlay: overlay.Overlay{ID: "ATK-F06"}, Environment: "dev"},
+		{Overlay: overlay.Overlay{ID: "ATK-F06"}, Environment: "prd"},
 		{Overlay: overlay.Overlay{ID: "ATK-F07"}, Environment: "dev"},
 	}
 	doubt(verdicts, []Deep{
@@ -52,12 +53,14 @@ func TestNarrow(t *testing.T) {
 		{
 			"one of them",
 			map[string][][]string{"A, B": {{inDev}}, "B": {{inDev}}},
-			map[string][]string{"B": {"it left a change: ConfigMap apps/s changed"}}, 3,
+			map[string][]string{"B": {"it left a change: ConfigMap apps/s changed"}},
+			3,
 		},
 		{
 			"one of them, in an environment where it is not tried",
 			map[string][][]string{"A, B": {{inPrd}}, "A": {{inPrd}}},
-			map[string][]string{"A": {"it left a change in prd, where nothing was tried: ConfigMap apps/s changed"}}, 3,
+			map[string][]string{"A": {"it left a change in prd, where nothing was tried: ConfigMap apps/s changed"}},
+			3,
 		},
 		{
 			"both together, and none alone",
@@ -65,7 +68,8 @@ func TestNarrow(t *testing.T) {
 			map[string][]string{
 				"A": {"together, A, B leave a change: ConfigMap apps/s changed"},
 				"B": {"together, A, B leave a change: ConfigMap apps/s changed"},
-			}, 4,
+			},
+			4,
 		},
 		{"what does not come again", map[string][][]string{"A, B": {{inDev}, nil}}, map[string][]string{}, 4},
 	} {

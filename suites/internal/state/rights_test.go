@@ -121,8 +121,10 @@ func TestExcess(t *testing.T) {
 		},
 		{
 			"a binding of Kubernetes' own with one more group",
-			[]string{strings.Replace(strings.ReplaceAll(forall, "system:public-info-viewer", "system:discovery"), "system:authenticated", "system:serviceaccounts:beetle", 1),
-				strings.ReplaceAll(everybody, "system:public-info-viewer", "system:discovery")},
+			[]string{
+				strings.Replace(strings.ReplaceAll(forall, "system:public-info-viewer", "system:discovery"), "system:authenticated", "system:serviceaccounts:beetle", 1),
+				strings.ReplaceAll(everybody, "system:public-info-viewer", "system:discovery"),
+			},
 			map[string]string{"apps": `[{nonResourceURLs: [/apis], verbs: [get]}]`},
 			[]string{"no binding that is there now grants in apps: get /apis"},
 		},
