@@ -74,6 +74,8 @@ type Bench struct {
 	roles map[string][]string
 
 	requests, retries, disturbances atomic.Int64
+	// enteredAt is when the last world was made, in nanoseconds of Unix time.
+	enteredAt atomic.Int64
 }
 
 // copyState is what is known of an installed copy.

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 	"k8s.io/apimachinery/pkg/api/equality"
@@ -510,6 +511,7 @@ func (b *Bench) enter(ctx context.Context, w *wave) (leave func(context.Context)
 			made = append(made, o)
 		}
 	}
+	b.enteredAt.Store(time.Now().UnixNano())
 	return leave, b.noticeRoles(ctx, bearers)
 }
 
