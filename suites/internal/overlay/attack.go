@@ -496,7 +496,8 @@ func (s Send) controlled(c Control) (Send, error) {
 	}
 	out.Manifest = &unstructured.Unstructured{Object: changed}
 	if c.Remove {
-		return out, nil // one field is gone, with all that stood below it
+		removed, _ := Field(s.Manifest.Object, c.Field)
+		return out, oneRemoved(c.Field, removed)
 	}
 	return out, oneLeaf(s.Manifest.Object, changed)
 }

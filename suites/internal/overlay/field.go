@@ -192,6 +192,24 @@ func oneLeaf(a, b any) error {
 	return fmt.Errorf("it differs from the attack in %d fields, not in one: %s", len(differ), strings.Join(differ, ", "))
 }
 
+// oneRemoved refuses a removal that takes several fields or several items at once; an
+// item of a list goes as a whole.
+func oneRemoved(field string, removed any) error {
+	n := 1
+	switch v := removed.(type) {
+	case map[string]any:
+		if !strings.HasSuffix(field, "]") {
+			n = len(v)
+		}
+	case []any:
+		n = len(v)
+	}
+	if n > 1 {
+		return fmt.Errorf("it removes %s with %d fields or items in it, not one: name the one that the refusal is about", field, n)
+	}
+	return nil
+}
+
 // leaves lists the values of a content by path; what is empty is none.
 func leaves(path string, value any, out map[string]any) {
 	switch v := value.(type) {
