@@ -298,6 +298,9 @@ func (o *Overlay) attackProblems() []error {
 	if layer.Named && a.By == "" {
 		problem("attack.by is missing: it says what of the layer %s stops it", a.Layer)
 	}
+	if a.Victim != "" && a.Victim == a.Tenant {
+		problem("attack.victim %s is who attacks: what is its own may change", a.Victim)
+	}
 	asks := layer.Refuses || a.Layer == "check" || a.Layer == "files"
 	if known && asks && a.Says == "" {
 		problem("attack.says is missing: a refusal for any reason would do")

@@ -114,6 +114,7 @@ func TestAttackRefuses(t *testing.T) {
 		{"another area", goodAttack, "ATK-N05", "FLT-005", "does not begin with ATK-"},
 		{"a bring-up", goodAttack, "title:", "when: bringup\ntitle:", "is of a platform that runs"},
 		{"where of objects", goodAttack, "  says:", "  where: {kind: A, namespace: b, name: c}\n  says:", "attack.where is of commits"},
+		{"a victim that attacks", goodCommit, "  layer: build", "  tenant: sonar\n  victim: sonar\n  layer: build", "attack.victim sonar is who attacks"},
 		{"reviews by a policy", goodAttack, "objects:\n", "reviews: [{as: a, verb: get, resource: pods}]\nobjects:\n", "reviews are judged by rbac, not by policy"},
 		{"layout that nothing shows", goodCommit, "layer: build", "layer: layout", "attack.holds is missing"},
 		{
