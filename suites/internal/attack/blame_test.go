@@ -141,8 +141,9 @@ func TestBaseline(t *testing.T) {
 	}{
 		{"it passes", check.Outcome{Check: "POL-002", Environment: "dev", Result: check.Passed}, nil},
 		{"it fails", check.Outcome{Check: "POL-002", Environment: "dev", Result: check.Failed, Found: "x"}, []string{"POL-002 fails without the attack, too: x"}},
-		{"it fails elsewhere", check.Outcome{Check: "POL-002", Environment: "prd", Result: check.Failed, Found: "x"}, nil},
-		{"another one fails", check.Outcome{Check: "POL-001", Environment: "dev", Result: check.Failed, Found: "x"}, nil},
+		{"it passes elsewhere", check.Outcome{Check: "POL-002", Environment: "prd", Result: check.Passed}, []string{"POL-002 was not seen to pass without the attack"}},
+		{"another one passes", check.Outcome{Check: "POL-001", Environment: "dev", Result: check.Passed}, []string{"POL-002 was not seen to pass without the attack"}},
+		{"it is not judged", check.Outcome{Check: "POL-002", Environment: "dev", Result: check.NotSupported, Reason: "x"}, []string{"POL-002 was not seen to pass without the attack"}},
 	} {
 		v := Verdict{Overlay: attack, Environment: "dev"}
 		passes(&v, []check.Outcome{test.outcome})

@@ -63,12 +63,24 @@ func (r *runner) baseline(ctx context.Context, attacks []overlay.Overlay) ([]che
 	return out, err
 }
 
-// passes says whether the check that must fail under an attack passes without it.
+// passes says whether the check that must fail under an attack was seen to pass
+// without it.
 func passes(v *Verdict, outcomes []check.Outcome) {
+	seen := false
 	for _, o := range outcomes {
-		if o.Check == v.Overlay.Attack.By && (o.Environment == "" || o.Environment == v.Environment) && o.Result == check.Failed {
-			v.problem("%s fails without the attack, too: %s", o.Check, o.Found)
+		if o.Check != v.Overlay.Attack.By || o.Environment != "" && o.Environment != v.Environment {
+			continue
 		}
+		switch o.Result {
+		case check.Failed:
+			v.problem("%s fails without the attack, too: %s", o.Check, o.Found)
+			seen = true
+		case check.Passed:
+			seen = true
+		}
+	}
+	if !seen {
+		v.problem("%s was not seen to pass without the attack", v.Overlay.Attack.By)
 	}
 }
 
