@@ -143,9 +143,9 @@ func statOf(pid int) (parent int, start string, ok bool) {
 		return 0, "", false
 	}
 	fields := strings.Fields(string(data[strings.LastIndexByte(string(data), ')')+1:]))
-	const state, parentField, startField = 0, 1, 19 // numbered from 1, two are cut off
-	if len(fields) <= startField || fields[state] == "Z" || fields[state] == "X" {
-		return 0, "", false // it has ended; nobody has asked how yet
+	const state, parentField, threads, startField = 0, 1, 17, 19 // numbered from 1, two are cut off
+	if len(fields) <= startField || fields[state] == "X" || fields[state] == "Z" && fields[threads] == "1" {
+		return 0, "", false // it has ended with all its threads; nobody has asked how yet
 	}
 	parent, err = strconv.Atoi(fields[parentField])
 	return parent, fields[startField], err == nil

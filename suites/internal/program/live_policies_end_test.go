@@ -156,9 +156,14 @@ func TestLivePoliciesWatched(t *testing.T) {
 	u := newUser(t).withStore(t)
 
 	step(t, "client killed", func(t *testing.T) {
-		r := u.beside(t, folder, "policies", "library")
-		// The CLI runs below the client, not below the supervisor; the cluster listens
-		// to nobody yet.
+		own, err := filepath.Abs(filepath.Join(moduleRoot, "policies"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		// As many policies as keep the CLI busy until the API server has started. It
+		// runs below the client, not below the supervisor; the cluster listens to nobody
+		// yet.
+		r := u.beside(t, folder, "policies", own)
 		before := r.reaches(t, "the offline verdicts", []string{"kube-apiserver", "kyverno-cli"})
 		before.holds(t, 3, 0)
 		r.kill()

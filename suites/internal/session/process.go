@@ -100,6 +100,12 @@ func endProcesses(ctx context.Context, id string) ([]Process, error) {
 		if left, err = Processes(ctx, id); err != nil {
 			return false, err
 		}
+		for pid := range seen {
+			if isEnding(pid) {
+				empty = 0
+				return false, nil
+			}
+		}
 		// A process that starts another and ends while the list is read may hide it
 		// once, not twice.
 		if len(left) == 0 {

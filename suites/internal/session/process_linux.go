@@ -76,9 +76,7 @@ func startOf(_ context.Context, pid int) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	// The second field, the name in parentheses, may hold blanks and parentheses.
-	fields := strings.Fields(string(data[bytes.LastIndexByte(data, ')')+1:]))
-	const stateField, startField = 0, 19 // They are numbered from 1, and two are cut off.
+	fields := statFields(data)
 	if len(fields) <= startField {
 		return "", fmt.Errorf("read the start of process %d: %s has an unknown form", pid, path)
 	}
@@ -86,6 +84,26 @@ func startOf(_ context.Context, pid int) (string, error) {
 		return "", fmt.Errorf("process %d has ended: %w", pid, fs.ErrNotExist)
 	}
 	return fields[startField], nil
+}
+
+// isEnding tells whether the process has ended but for threads that still do, and
+// until then hold its files and listeners. Its marker cannot be read any more.
+func isEnding(pid int) bool {
+	data, err := os.ReadFile(procPath(pid, "stat"))
+	if err != nil {
+		return false // it is gone
+	}
+	fields := statFields(data)
+	return len(fields) > threadsField && fields[stateField] == "Z" && fields[threadsField] != "1"
+}
+
+// Places in proc_pid_stat(5): fields are numbered from 1 there, and two are cut off.
+const stateField, threadsField, startField = 0, 17, 19
+
+// statFields are those behind the second, the name in parentheses, which may hold
+// blanks and parentheses.
+func statFields(data []byte) []string {
+	return strings.Fields(string(data[bytes.LastIndexByte(data, ')')+1:]))
 }
 
 func procPath(pid int, name string) string {

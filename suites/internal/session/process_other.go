@@ -57,6 +57,9 @@ func startOf(ctx context.Context, pid int) (string, error) {
 	return strings.TrimSpace(output), err
 }
 
+// isEnding knows nothing of threads: ps(1) lists a process until all have ended.
+func isEnding(int) bool { return false }
+
 // ps runs ps(1). No process that fits is fs.ErrNotExist.
 func ps(ctx context.Context, args ...string) (string, error) {
 	command := exec.CommandContext(ctx, "ps", args...)
