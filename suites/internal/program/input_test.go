@@ -224,6 +224,9 @@ func withoutTenant() edit {
 	}
 }
 
+// kinds is how the Kustomization begins that comes first in infrastructure.yaml.
+const kinds = "  name: kyverno-crds-policies\n  namespace: flux-system\nspec:\n  interval: 1h\n"
+
 // Each bad input, with what the user must be told. Where the input is a copy of
 // the reference platform with one mistake, the same copy without it is the
 // control, in TestGoodInputGetsPastTheInput.
@@ -280,7 +283,7 @@ func TestBadInput(t *testing.T) {
 			[]string{`no check is named "TNE"`, `no environment "dve"`, `no tenant "betle"`},
 		},
 		{
-			"YAML that does not parse", platform(replace("clusters/dev/infrastructure.yaml", "  interval: 1h\n  retryInterval: 30s\n  timeout: 3m\n", "  interval: 1h\n  retryInterval: [30s\n  timeout: 3m\n")),
+			"YAML that does not parse", platform(replace("clusters/dev/infrastructure.yaml", kinds+"  retryInterval: 30s\n", kinds+"  retryInterval: [30s\n")),
 			[]string{"clusters/dev/infrastructure.yaml:11: not valid YAML"},
 		},
 		{
@@ -377,7 +380,7 @@ func TestGoodInputGetsPastTheInput(t *testing.T) {
 			return input{Options: bringup.Options{Provider: "embedded", Environments: []string{"dev"}, Tenants: []string{" beetle"}}, checks: []string{"TEN", "boot-001"}}
 		}},
 		{"YAML that parses", func(t *testing.T) input {
-			return input{Options: bringup.Options{Platform: reference(t, replace("clusters/dev/infrastructure.yaml", "  interval: 1h\n  retryInterval: 30s\n  timeout: 3m\n", "  interval: 1h\n  retryInterval: 31s\n  timeout: 3m\n"))}}
+			return input{Options: bringup.Options{Platform: reference(t, replace("clusters/dev/infrastructure.yaml", kinds+"  retryInterval: 30s\n", kinds+"  retryInterval: 31s\n"))}}
 		}},
 		{"two tenants of two names", func(t *testing.T) input {
 			return input{Options: bringup.Options{Platform: reference(t, all(
